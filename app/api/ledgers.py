@@ -1,0 +1,37 @@
+"""Ledgers: create, list, get."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app.api.contract import ContractRoute, fingerprint
+from app.api.cursors import CursorPage, read_position, with_cursor
+from app.deps import Session, Submit
+from app.ledger import queries
+from app.ledger.values import CreateLedger, Event
+from app.ledger.writer import CREATION_KEY
+from app.wire import given
+from generated import models
+
+router = APIRouter(route_class=ContractRoute, tags=["Ledgers"])
+
+
+@router.post("/v1/ledgers", operation_id="createLedger", response_model=models.LedgerConfiguration, status_code=201)
+async def create_ledger(body: models.CreateLedgerRequest, submit: Submit) -> Event:
+    command = CreateLedger(body.name, given(body.description), given(body.metadata) or {})
+    return await submit(body.name, command, key=CREATION_KEY, fingerprint=fingerprint("createLedger", {}, body))
+
+
+@router.get("/v1/ledgers", operation_id="listLedgers", response_model=models.LedgerPage)
+async def list_ledgers(
+    session: Session,
+    limit: Annotated[models.LimitParameter, Query()] = 100,
+    cursor: Annotated[models.CursorParameter | None, Query()] = None,
+) -> CursorPage:
+    after = read_position(cursor, "ledgers", kind=str)
+    return with_cursor(await queries.list_ledgers(session, after=after, limit=limit), "ledgers")
+
+
+@router.get("/v1/ledgers/{ledger}", operation_id="getLedger", response_model=models.Ledger)
+async def get_ledger(ledger: models.LedgerName, session: Session) -> queries.LedgerState:
+    return await queries.get_ledger(session, ledger)

@@ -1,0 +1,140 @@
+"""Connections: one engine for reads, one for the writer. Nothing else in the service opens any."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from app.ledger.refusals import Overloaded
+from app.settings import Settings
+
+READ_SETTINGS = {
+    "application_name": "tallystick-reads",
+    "timezone": "UTC",
+    "statement_timeout": "10s",
+    "idle_in_transaction_session_timeout": "10s",
+    "jit": "off",
+}
+
+# A plan that the writer prepares while its tables are empty has to hold at any size: everything that could make
+# it other than an index look-up is switched off, and operators cost nothing, so that of two indexes that tie the
+# one with the more columns wins. The timeouts end a stalled holder of the row lock within 4 seconds.
+WRITE_SETTINGS = {
+    "application_name": "tallystick-writer",
+    "timezone": "UTC",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "4s",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "cpu_operator_cost": "0",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "enable_material": "off",
+    "enable_memoize": "off",
+}
+
+# What passes: the connection or the server went away, or a rival held something for too long.
+_TRANSIENT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.exceptions.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+    OSError,
+    TimeoutError,
+    OperationalError,
+    InterfaceError,
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same may go through on another connection, or later."""
+    if isinstance(error, DBAPIError) and error.orig is not None and error.orig.__cause__ is not None:
+        return isinstance(error.orig.__cause__, _TRANSIENT)
+    return isinstance(error, _TRANSIENT)
+
+
+class WriteConnections:
+    """The writer's own pool of connections, each statement on them committing by itself."""
+
+    def __init__(self, engine: AsyncEngine, *, timeout_s: float) -> None:
+        self._engine = engine
+        self.timeout_s = timeout_s
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the driver itself. One that fails in any unforeseen way does not return to the pool.
+
+        Raises `Overloaded` if none comes free in time.
+        """
+        try:
+            pooled = await self._engine.connect()
+        except PoolTimeoutError:
+            raise Overloaded() from None
+        try:
+            connection: Any = (await pooled.get_raw_connection()).driver_connection
+            try:
+                yield connection
+            except BaseException as error:
+                if (
+                    connection.is_closed()
+                    or connection.is_in_transaction()
+                    or not isinstance(error, Exception)
+                    or is_transient(error)
+                    or is_transient(error.__cause__ or error)
+                ):
+                    connection.terminate()
+                if connection.is_closed():
+                    await pooled.invalidate()
+                raise
+        finally:
+            await pooled.close()
+
+
+class Database:
+    """The service's two engines: `sessions` for reads, `writes` for the writer."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = make_url(settings.database_url)
+        self._reads = create_async_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            pool_size=settings.read_pool_size,
+            max_overflow=0,
+            pool_timeout=settings.pool_timeout_s,
+            pool_recycle=1800,
+            pool_use_lifo=True,
+            connect_args={
+                "server_settings": READ_SETTINGS,
+                "timeout": settings.database_timeout_s,
+                "command_timeout": settings.database_timeout_s,
+            },
+        )
+        self._writes = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=settings.write_pool_size,
+            max_overflow=0,
+            pool_timeout=settings.pool_timeout_s,
+            pool_recycle=1800,
+            pool_use_lifo=True,
+            connect_args={"server_settings": WRITE_SETTINGS, "timeout": settings.database_timeout_s},
+        )
+        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
+        self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
+
+    async def close(self) -> None:
+        await self._reads.dispose()
+        await self._writes.dispose()

@@ -1,0 +1,53 @@
+"""What handlers may depend on: a session for reads, the writer for writes, the idempotency key."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import Database
+from app.ledger.values import Command, Event
+from app.ledger.writer import LedgerWriter, Submission
+from generated import models
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    """A session for reads: one snapshot, ended before the answer is sent."""
+    database: Database = request.app.state.database
+    async with database.sessions() as session:
+        yield session
+
+
+class Submitter:
+    """Submits a command of this request to the writer, as its caller, and says so in the answer's headers."""
+
+    def __init__(self, request: Request, response: Response) -> None:
+        self._writer: LedgerWriter = request.app.state.writer
+        self._scope = request.scope
+        self._response = response
+
+    async def __call__(self, ledger: str, command: Command, *, key: bytes, fingerprint: bytes) -> Event:
+        """The event that the command made, committed; or the one that its key stands for."""
+        submission = Submission(command, key, fingerprint, self._scope["caller"], self._scope["request_id"])
+        receipt = await self._writer.submit(ledger, submission)
+        if receipt.replayed:
+            self._response.headers["Idempotency-Replayed"] = "true"
+        return receipt.event
+
+
+async def get_submitter(request: Request, response: Response) -> Submitter:
+    return Submitter(request, response)
+
+
+async def get_key_digest(
+    key: Annotated[models.IdempotencyKey, Header(alias="Idempotency-Key")],
+) -> bytes:
+    """What stands for an idempotency key in its ledger: the first 16 bytes of its SHA-256."""
+    return hashlib.sha256(key.encode()).digest()[:16]
+
+
+Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+Submit = Annotated[Submitter, Depends(get_submitter)]
+KeyDigest = Annotated[bytes, Depends(get_key_digest)]

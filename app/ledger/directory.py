@@ -1,0 +1,47 @@
+"""The directory of ledgers: names to ids, which never change, and are kept in the process once seen."""
+
+from app.db import WriteConnections, is_transient
+from app.ledger.refusals import LedgerNotFound, StorageUnavailable
+
+KNOWN_MAX = 100_000
+
+FIND = "select ledger_id from ledgers where name = $1"
+ENTER_NAME = "insert into ledgers (name) values ($1) on conflict (name) do nothing"
+# A head at sequence 0 is no ledger yet: the ledger begins with the event that creates it.
+ENTER_HEAD = """
+insert into heads (ledger_id, sequence, revision, recorded_at)
+select ledger_id, 0, 0, timestamptz '1900-01-01 00:00:00+00' from ledgers where name = $1
+on conflict (ledger_id) do nothing
+"""
+
+
+class Directory:
+    def __init__(self, connections: WriteConnections) -> None:
+        self._connections = connections
+        self._known: dict[str, int] = {}
+
+    async def get(self, name: str) -> int:
+        """The id of a ledger. Raises `LedgerNotFound`."""
+        ledger_id = self._known.get(name)
+        return ledger_id if ledger_id is not None else await self._look_up(name, FIND)
+
+    async def enter(self, name: str) -> int:
+        """The id for a ledger of this name, made if there is none. The ledger itself is made by its first event."""
+        ledger_id = self._known.get(name)
+        return ledger_id if ledger_id is not None else await self._look_up(name, ENTER_NAME, ENTER_HEAD, FIND)
+
+    async def _look_up(self, name: str, *statements: str) -> int:
+        try:
+            async with self._connections.acquire() as connection:
+                for statement in statements:
+                    ledger_id = await connection.fetchval(statement, name, timeout=self._connections.timeout_s)
+        except Exception as error:
+            if is_transient(error):
+                raise StorageUnavailable() from error
+            raise
+        if ledger_id is None:
+            raise LedgerNotFound()
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[name] = ledger_id
+        return ledger_id

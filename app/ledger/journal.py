@@ -1,0 +1,191 @@
+"""WRITE: what a batch decided, as arrays, in one statement that takes effect only on the revision that was read."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from asyncpg import Connection
+
+from app.ledger.book import Book
+from app.ledger.values import Account, AccountEvent, Event, LedgerEvent, TransactionEvent
+
+# Everything hangs on `head`: if a rival replaced the revision, nothing at all is written.
+WRITE = """
+with head as (
+  update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6
+   where ledger_id = $1 and revision = $2 returning ledger_id
+), new_events as (
+  insert into events (ledger_id, sequence, kind, recorded_at, actor, effective_at, postings, reference, "group",
+                      description, metadata, account_id, configuration)
+  select $1, u.sequence, u.kind, $4, u.actor, u.effective_at, u.postings, u.reference, u.grp,
+         u.description, u.metadata, u.account_id, u.configuration
+    from unnest($7::bigint[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::text[],
+                $14::text[], $15::jsonb[], $16::bigint[], $17::jsonb[])
+         as u (sequence, kind, actor, effective_at, postings, reference, grp, description, metadata, account_id,
+               configuration)
+   where exists (select from head)
+), new_entries as (
+  insert into entries (ledger_id, account_id, version, sequence, debit, asset, posted, pending, balance,
+                       latest_effective)
+  select $1, u.*
+    from unnest($18::bigint[], $19::bigint[], $20::bigint[], $21::boolean[], $22::text[], $23::text[]::numeric[],
+                $24::text[]::numeric[], $25::text[]::numeric[], $26::timestamptz[]) as u
+   where exists (select from head)
+), new_late_entries as (
+  insert into late_entries (ledger_id, account_id, effective_at, version, amount)
+  select $1, u.* from unnest($27::bigint[], $28::timestamptz[], $29::bigint[], $30::text[]::numeric[]) as u
+   where exists (select from head)
+), new_accounts as (
+  insert into accounts (ledger_id, account_id, path, asset, normal_side, status, minimum_balance, maximum_balance,
+                        revision, configured_by, debits_posted, credits_posted, debits_pending, credits_pending,
+                        version, latest_effective)
+  select $1, u.*
+    from unnest($31::bigint[], $32::text[], $33::text[], $34::text[], $35::text[], $36::text[]::numeric[],
+                $37::text[]::numeric[], $38::bigint[], $39::bigint[], $40::text[]::numeric[],
+                $41::text[]::numeric[], $42::text[]::numeric[], $43::text[]::numeric[], $44::bigint[],
+                $45::timestamptz[]) as u
+   where exists (select from head)
+), moved_accounts as (
+  update accounts as x
+     set debits_posted = u.debits_posted, credits_posted = u.credits_posted, debits_pending = u.debits_pending,
+         credits_pending = u.credits_pending, version = u.version, latest_effective = u.latest_effective
+    from (select $1::integer as ledger_id, u.*
+            from unnest($46::bigint[], $47::text[]::numeric[], $48::text[]::numeric[], $49::text[]::numeric[],
+                        $50::text[]::numeric[], $51::bigint[], $52::timestamptz[])
+                 as u (account_id, debits_posted, credits_posted, debits_pending, credits_pending, version,
+                       latest_effective)
+           where exists (select from head) offset 0) as u
+   where x.ledger_id = u.ledger_id and x.account_id = u.account_id
+), new_keys as (
+  insert into idempotency_keys (ledger_id, key, fingerprint, sequence, refusal)
+  select $1, u.* from unnest($53::bytea[], $54::bytea[], $55::bigint[], $56::jsonb[]) as u
+   where exists (select from head)
+)
+select 1 from head
+"""
+
+
+async def write_book(connection: Connection, ledger_id: int, book: Book, *, now: datetime, timeout_s: float) -> bool:
+    """Write what the batch decided, whole. False if the head's revision is no longer the one read: then nothing
+    was written."""
+    head = book.head
+    opened = [account for account in book.moved.values() if account.account_id > head.sequence]
+    moved = [account for account in book.moved.values() if account.account_id <= head.sequence]
+    recorded_at = book.recording_time(now) if book.events else head.recorded_at
+    arguments = [
+        ledger_id,
+        head.revision,
+        book.sequence,
+        recorded_at,
+        head.next_expiry,
+        head.closed_before,
+        *_columns(11, map(_event_row, book.events)),
+        *_columns(
+            9,
+            (
+                (
+                    entry.account_id,
+                    entry.version,
+                    entry.sequence,
+                    entry.side == "debit",
+                    entry.asset,
+                    str(entry.posted),
+                    str(entry.pending),
+                    str(entry.balance),
+                    entry.latest_effective,
+                )
+                for entry in book.entries
+            ),
+        ),
+        *_columns(
+            4,
+            (
+                (
+                    entry.account_id,
+                    entry.late_effective,
+                    entry.version,
+                    str(entry.raised),
+                )
+                for entry in book.entries
+                if entry.late_effective is not None
+            ),
+        ),
+        *_columns(15, map(_opened_row, opened)),
+        *_columns(7, ((a.account_id, *_counters(a), a.version, a.latest_effective) for a in moved)),
+        *_columns(
+            4,
+            (
+                (
+                    row.key,
+                    row.fingerprint,
+                    row.sequence,
+                    None if row.refusal is None else json.dumps(row.refusal),
+                )
+                for row in book.new_keys
+            ),
+        ),
+    ]
+    return await connection.fetchval(WRITE, *arguments, timeout=timeout_s) is not None
+
+
+def _columns(width: int, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Rows turned into one array per column, which may be empty."""
+    columns = list(zip(*rows, strict=True))
+    return columns or [()] * width
+
+
+def _event_row(event: Event) -> tuple[Any, ...]:
+    described = event.description, json.dumps(event.metadata) if event.metadata else None
+    match event:
+        case TransactionEvent():
+            postings = ";".join(
+                f"{p.debit_id} {p.debit_version} {p.credit_id} {p.credit_version} {p.amount}" for p in event.postings
+            )
+            effective_at = None if event.effective_at == event.recorded_at else event.effective_at
+            said = effective_at, postings, event.reference, event.group, *described, None, None
+        case AccountEvent():
+            configuration = {
+                "path": event.path,
+                "asset": event.asset,
+                "normal_side": event.normal_side,
+                "status": event.status,
+                "minimum_balance": _text(event.minimum_balance),
+                "maximum_balance": _text(event.maximum_balance),
+                "revision": event.revision,
+            }
+            said = None, None, None, None, *described, event.account_id, json.dumps(configuration)
+        case LedgerEvent():
+            configuration = {"name": event.name, "revision": event.revision}
+            said = None, None, None, None, *described, None, json.dumps(configuration)
+    return event.sequence, event.kind, event.actor, *said
+
+
+def _opened_row(account: Account) -> tuple[Any, ...]:
+    return (
+        account.account_id,
+        account.path,
+        account.asset,
+        account.normal_side,
+        account.status,
+        _text(account.minimum_balance),
+        _text(account.maximum_balance),
+        account.revision,
+        account.configured_by,
+        *_counters(account),
+        account.version,
+        account.latest_effective,
+    )
+
+
+def _counters(account: Account) -> tuple[str, str, str, str]:
+    return (
+        str(account.debits_posted),
+        str(account.credits_posted),
+        str(account.debits_pending),
+        str(account.credits_pending),
+    )
+
+
+def _text(amount: int | None) -> str | None:
+    return None if amount is None else str(amount)

@@ -1,0 +1,382 @@
+"""Reads. Each runs in one snapshot, and says the sequence of the log that it was read at."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.ledger.refusals import AccountNotFound, LedgerNotFound, SequenceOutOfRange, TransactionNotFound
+from app.ledger.values import (
+    Account,
+    AccountEvent,
+    Event,
+    LedgerEvent,
+    Posting,
+    Side,
+    TransactionEvent,
+)
+from app.models import accounts, entries, events, heads, ledgers
+
+Order = Literal["newest", "oldest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Page[Item, Position]:
+    """Some items in order. `next` is the position to read on from, or None on the last page."""
+
+    items: list[Item]
+    next: Position | None
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """A ledger's configuration in force, and the last event of its log."""
+
+    name: str
+    description: str | None
+    metadata: dict[str, str]
+    revision: int
+    sequence: int
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """An account's configuration in force and its balances, as of `sequence`."""
+
+    path: str
+    asset: str
+    normal_side: Side
+    status: str
+    minimum_balance: int | None
+    maximum_balance: int | None
+    description: str | None
+    metadata: dict[str, str]
+    revision: int
+    version: int
+    debits_posted: int
+    credits_posted: int
+    debits_pending: int
+    credits_pending: int
+    posted: int
+    available: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatementLine:
+    """What one entry posted to an account, and the balance after it."""
+
+    version: int
+    sequence: int
+    side: Side
+    amount: int
+    balance: int
+    effective_at: datetime
+    recorded_at: datetime
+    late: bool
+    reference: str | None
+    group: str | None
+    description: str | None
+
+
+# Ledgers
+
+
+async def get_ledger(session: AsyncSession, name: str) -> LedgerState:
+    """Raises `LedgerNotFound`."""
+    row = (await session.execute(_ledgers().where(ledgers.c.name == name))).one_or_none()
+    if row is None:
+        raise LedgerNotFound()
+    return _ledger_state(row)
+
+
+async def list_ledgers(session: AsyncSession, *, after: str | None, limit: int) -> Page[LedgerState, str]:
+    query = _ledgers().order_by(ledgers.c.name).limit(limit + 1)
+    if after is not None:
+        query = query.where(ledgers.c.name > after)
+    found = [_ledger_state(row) for row in await session.execute(query)]
+    return Page(found[:limit], found[limit - 1].name if len(found) > limit else None, 0)
+
+
+def _ledgers() -> Select[Any]:
+    # The configuration in force is that of the first event: nothing changes a ledger yet.
+    return (
+        select(ledgers.c.name, heads.c.sequence, heads.c.recorded_at, *_DESCRIBED, events.c.configuration)
+        .join(heads, heads.c.ledger_id == ledgers.c.ledger_id)
+        .join(events, (events.c.ledger_id == heads.c.ledger_id) & (events.c.sequence == 1))
+    )
+
+
+def _ledger_state(row: Row[Any]) -> LedgerState:
+    revision = row.configuration["revision"]
+    return LedgerState(row.name, row.description, row.metadata or {}, revision, row.sequence, row.recorded_at)
+
+
+async def _get_head(session: AsyncSession, ledger: str) -> tuple[int, int]:
+    """The ledger's id and the last sequence of its log. Raises `LedgerNotFound`."""
+    query = (
+        select(heads.c.ledger_id, heads.c.sequence)
+        .join(ledgers, ledgers.c.ledger_id == heads.c.ledger_id)
+        .where(ledgers.c.name == ledger, heads.c.sequence > 0)
+    )
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        raise LedgerNotFound()
+    return row.ledger_id, row.sequence
+
+
+# Accounts
+
+
+async def get_account(session: AsyncSession, ledger: str, path: str) -> AccountState:
+    """Raises `LedgerNotFound`, `AccountNotFound`."""
+    ledger_id, sequence = await _get_head(session, ledger)
+    row = (await session.execute(_accounts(ledger_id).where(accounts.c.path == path))).one_or_none()
+    if row is None:
+        raise AccountNotFound()
+    return _account_state(row, sequence)
+
+
+async def list_accounts(
+    session: AsyncSession, ledger: str, *, after: str | None, limit: int
+) -> Page[AccountState, str]:
+    """In the bytewise order of their paths. Raises `LedgerNotFound`."""
+    ledger_id, sequence = await _get_head(session, ledger)
+    query = _accounts(ledger_id).order_by(accounts.c.path).limit(limit + 1)
+    if after is not None:
+        query = query.where(accounts.c.path > after)
+    found = [_account_state(row, sequence) for row in await session.execute(query)]
+    return Page(found[:limit], found[limit - 1].path if len(found) > limit else None, sequence)
+
+
+def _accounts(ledger_id: int) -> Select[Any]:
+    configured = (events.c.ledger_id == accounts.c.ledger_id) & (events.c.sequence == accounts.c.configured_by)
+    return (
+        select(*_ACCOUNT, *_DESCRIBED)
+        .join(events, configured)
+        # Never null: said so that the index by path, which is partial, can be used.
+        .where(accounts.c.ledger_id == ledger_id, accounts.c.path.is_not(None))
+    )
+
+
+def _account_state(row: Row[Any], sequence: int) -> AccountState:
+    *columns, description, metadata = row
+    account = Account(*columns)
+    return AccountState(
+        path=account.path,
+        asset=account.asset,
+        normal_side=account.normal_side,
+        status=account.status,
+        minimum_balance=account.minimum_balance,
+        maximum_balance=account.maximum_balance,
+        description=description,
+        metadata=metadata or {},
+        revision=account.revision,
+        version=account.version,
+        debits_posted=account.debits_posted,
+        credits_posted=account.credits_posted,
+        debits_pending=account.debits_pending,
+        credits_pending=account.credits_pending,
+        posted=account.posted,
+        available=account.available,
+        sequence=sequence,
+    )
+
+
+async def list_account_entries(
+    session: AsyncSession, ledger: str, path: str, *, order: Order, after: int | None, limit: int
+) -> Page[StatementLine, int]:
+    """The statement in recorded order; a position is a version. Raises `LedgerNotFound`, `AccountNotFound`."""
+    ledger_id, sequence = await _get_head(session, ledger)
+    account_id = await session.scalar(
+        select(accounts.c.account_id).where(accounts.c.ledger_id == ledger_id, accounts.c.path == path)
+    )
+    if account_id is None:
+        raise AccountNotFound()
+    query = (
+        select(
+            entries.c.version,
+            entries.c.sequence,
+            entries.c.debit,
+            entries.c.posted,
+            entries.c.balance,
+            entries.c.latest_effective,
+            events.c.recorded_at,
+            events.c.effective_at,
+            events.c.reference,
+            events.c.group,
+            events.c.description,
+        )
+        .join(events, (events.c.ledger_id == entries.c.ledger_id) & (events.c.sequence == entries.c.sequence))
+        .where(entries.c.ledger_id == ledger_id, entries.c.account_id == account_id, entries.c.posted > 0)
+    )
+    query = _in_order(query, entries.c.version, order, after, limit)
+    found = [_statement_line(row) for row in await session.execute(query)]
+    return Page(found[:limit], found[limit - 1].version if len(found) > limit else None, sequence)
+
+
+def _statement_line(row: Row[Any]) -> StatementLine:
+    effective_at = row.effective_at or row.recorded_at
+    return StatementLine(
+        version=row.version,
+        sequence=row.sequence,
+        side="debit" if row.debit else "credit",
+        amount=row.posted,
+        balance=row.balance,
+        effective_at=effective_at,
+        recorded_at=row.recorded_at,
+        late=effective_at < row.latest_effective,
+        reference=row.reference,
+        group=row.group,
+        description=row.description,
+    )
+
+
+# Transactions and events
+
+
+async def get_transaction(session: AsyncSession, ledger: str, sequence: int) -> TransactionEvent:
+    """Raises `LedgerNotFound`, `TransactionNotFound` (also for the sequence of any other kind of event)."""
+    ledger_id, last = await _get_head(session, ledger)
+    event = await _get_event(session, ledger_id, sequence) if sequence <= last else None
+    if not isinstance(event, TransactionEvent):
+        raise TransactionNotFound()
+    return event
+
+
+async def get_event(session: AsyncSession, ledger: str, sequence: int) -> Event:
+    """The event with a sequence that the log is known to hold. Raises `LedgerNotFound`."""
+    ledger_id, _ = await _get_head(session, ledger)
+    return await _get_event(session, ledger_id, sequence)
+
+
+async def _get_event(session: AsyncSession, ledger_id: int, sequence: int) -> Event:
+    row = (await session.execute(_events(ledger_id).where(events.c.sequence == sequence))).one()
+    return (await _read_events(session, ledger_id, [row]))[0]
+
+
+async def list_transactions(
+    session: AsyncSession, ledger: str, *, order: Order, after: int | None, limit: int
+) -> Page[Event, int]:
+    """Raises `LedgerNotFound`."""
+    ledger_id, sequence = await _get_head(session, ledger)
+    query = _events(ledger_id).where(events.c.postings.is_not(None))
+    rows = (await session.execute(_in_order(query, events.c.sequence, order, after, limit))).all()
+    found = await _read_events(session, ledger_id, rows[:limit])
+    return Page(found, found[-1].sequence if len(rows) > limit else None, sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Some events in the order of the log, the sequence to read on from, and the last one of the log."""
+
+    items: list[Event]
+    next_after_sequence: int
+    sequence: int
+
+
+async def list_events(session: AsyncSession, ledger: str, *, after: int, limit: int) -> LogPage:
+    """The log after a sequence, without gaps. Raises `LedgerNotFound`, and `SequenceOutOfRange` beyond its end."""
+    ledger_id, sequence = await _get_head(session, ledger)
+    if after > sequence:
+        raise SequenceOutOfRange()
+    query = _events(ledger_id).where(events.c.sequence > after).order_by(events.c.sequence).limit(limit)
+    found = await _read_events(session, ledger_id, (await session.execute(query)).all())
+    return LogPage(found, found[-1].sequence if found else after, sequence)
+
+
+def _in_order(query: Select[Any], column: Any, order: Order, after: int | None, limit: int) -> Select[Any]:
+    """One item more than the page holds, which tells whether anything follows."""
+    if after is not None:
+        query = query.where(column < after if order == "newest" else column > after)
+    return query.order_by(column.desc() if order == "newest" else column).limit(limit + 1)
+
+
+def _events(ledger_id: int) -> Select[Any]:
+    return select(events).where(events.c.ledger_id == ledger_id)
+
+
+async def _read_events(session: AsyncSession, ledger_id: int, rows: Sequence[Row[Any]]) -> list[Event]:
+    """Rows of the log as events. The accounts' paths and assets never change, so they may be read after them."""
+    postings = {row.sequence: _split(row.postings) for row in rows if row.postings is not None}
+    named = {numbers[place] for lines in postings.values() for numbers in lines for place in (0, 2)}
+    query = select(accounts.c.account_id, accounts.c.path, accounts.c.asset).where(
+        accounts.c.ledger_id == ledger_id, accounts.c.account_id.in_(named)
+    )
+    known = {row.account_id: (row.path, row.asset) for row in await session.execute(query)} if named else {}
+    return [_event(row, postings.get(row.sequence), known) for row in rows]
+
+
+def _split(postings: str) -> list[tuple[int, ...]]:
+    return [tuple(map(int, posting.split(" "))) for posting in postings.split(";")]
+
+
+def _event(row: Row[Any], postings: Iterable[tuple[int, ...]] | None, known: dict[int, tuple[str, str]]) -> Event:
+    what = {
+        "sequence": row.sequence,
+        "kind": row.kind,
+        "recorded_at": row.recorded_at,
+        "actor": row.actor,
+        "description": row.description,
+        "metadata": row.metadata or {},
+    }
+    if postings is not None:
+        return TransactionEvent(
+            **what,
+            postings=tuple(_posting(numbers, known) for numbers in postings),
+            effective_at=row.effective_at or row.recorded_at,
+            reference=row.reference,
+            group=row.group,
+        )
+    configuration = row.configuration
+    if row.account_id is None:
+        return LedgerEvent(**what, **configuration)
+    for limit in ("minimum_balance", "maximum_balance"):
+        if configuration[limit] is not None:
+            configuration[limit] = int(configuration[limit])
+    return AccountEvent(**what, account_id=row.account_id, **configuration)
+
+
+def _posting(numbers: tuple[int, ...], known: dict[int, tuple[str, str]]) -> Posting:
+    debit_id, debit_version, credit_id, credit_version, amount = numbers
+    debit_account, asset = known[debit_id]
+    credit_account, _ = known[credit_id]
+    return Posting(
+        debit_account=debit_account,
+        credit_account=credit_account,
+        asset=asset,
+        amount=amount,
+        debit_id=debit_id,
+        debit_version=debit_version,
+        credit_id=credit_id,
+        credit_version=credit_version,
+    )
+
+
+_DESCRIBED = (events.c.description, events.c.metadata)
+# In the order of the fields of `Account`.
+_ACCOUNT = tuple(
+    accounts.c[name]
+    for name in (
+        "account_id",
+        "path",
+        "asset",
+        "normal_side",
+        "status",
+        "minimum_balance",
+        "maximum_balance",
+        "revision",
+        "configured_by",
+        "debits_posted",
+        "credits_posted",
+        "debits_pending",
+        "credits_pending",
+        "version",
+        "latest_effective",
+    )
+)

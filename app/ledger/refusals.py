@@ -1,0 +1,336 @@
+"""Every refusal, as a tree: a class, a code, and fields. What status a code has is the edge's affair.
+
+    Refusal
+    ├── RequestRefused          the request is not one that the contract knows
+    │   ├── MalformedRequest, IdempotencyKeyRequired, InvalidCursor, Unauthenticated
+    │   ├── RouteNotFound, MethodNotAllowed, NotAcceptable, RequestTimeout
+    │   └── ContentTooLarge, UnsupportedMediaType, ValidationFailed
+    ├── NotFound                what it asks for is not there
+    │   └── LedgerNotFound, AccountNotFound, TransactionNotFound, SequenceOutOfRange
+    ├── KeyRefused              its key was used for something else
+    │   └── IdempotencyKeyReused, LedgerExists
+    ├── BooksRefuse             the rules refuse it; frozen with its key
+    │   ├── AccountExists, LimitNotMet
+    │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch
+    │   └── AmountOverflow, InsufficientFunds, MaximumExceeded
+    └── ServiceFailed           the service could not answer
+        └── Overloaded, StorageUnavailable, OutcomeUnknown, InternalError
+
+A docstring says what the code means and what a client should do; it is served as the code's page.
+Fields hold only values that passed validation: paths of accounts, amounts, and pointers into the contract's own
+properties. Nothing that the client invented is echoed.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+
+class Refusal(Exception):
+    code: ClassVar[str]
+    title: ClassVar[str]
+    # Whether it is a first answer given again.
+    replayed = False
+
+    def fields(self) -> dict[str, Any]:
+        """The refusal's own fields, as a problem document shows them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+
+class RequestRefused(Refusal):
+    """The request is not one that the contract knows."""
+
+
+@dataclass(eq=False)
+class MalformedRequest(RequestRefused):
+    """The bytes of the request are wrong: the body is not strict JSON in UTF-8 (no byte order mark, no duplicate
+    names, no NaN or Infinity, no lone surrogates, bounded depth), or a parameter or header that may stand once
+    is repeated. Mend the client; the same bytes are always refused."""
+
+    code = "malformed_request"
+    title = "The request is malformed"
+    pointer: str
+
+
+@dataclass(eq=False)
+class IdempotencyKeyRequired(RequestRefused):
+    """A write to a ledger needs the header Idempotency-Key. Choose a key per intended effect, such as the
+    identifier of the order, and repeat it with every retry."""
+
+    code = "idempotency_key_required"
+    title = "The Idempotency-Key header is missing"
+
+
+@dataclass(eq=False)
+class InvalidCursor(RequestRefused):
+    """The cursor is not one that this list gave out, or stands beside a filter that contradicts it. Start again
+    without a cursor."""
+
+    code = "invalid_cursor"
+    title = "The cursor is not one of this list"
+
+
+@dataclass(eq=False)
+class Unauthenticated(RequestRefused):
+    """The request carries no API key that the service knows. Send it as a bearer token in the Authorization
+    header."""
+
+    code = "unauthenticated"
+    title = "The API key is missing or not known"
+
+
+@dataclass(eq=False)
+class RouteNotFound(RequestRefused):
+    """There is nothing at this path. Compare it with the contract at /openapi.yaml; paths have no trailing
+    slash."""
+
+    code = "route_not_found"
+    title = "There is nothing at this path"
+
+
+@dataclass(eq=False)
+class MethodNotAllowed(RequestRefused):
+    """The path exists, but not with this method. The Allow header names the methods that it has."""
+
+    code = "method_not_allowed"
+    title = "The path does not have this method"
+
+
+@dataclass(eq=False)
+class NotAcceptable(RequestRefused):
+    """The Accept header rules out application/json, which is all that this operation can answer."""
+
+    code = "not_acceptable"
+    title = "The Accept header rules out JSON"
+
+
+@dataclass(eq=False)
+class RequestTimeout(RequestRefused):
+    """The body of the request did not arrive in time. Nothing was changed; try again with the same key."""
+
+    code = "request_timeout"
+    title = "The body did not arrive in time"
+
+
+@dataclass(eq=False)
+class ContentTooLarge(RequestRefused):
+    """The body is longer than the contract allows. Split what it says into several requests."""
+
+    code = "content_too_large"
+    title = "The body is too long"
+
+
+@dataclass(eq=False)
+class UnsupportedMediaType(RequestRefused):
+    """The body has to be application/json in UTF-8, without a content encoding."""
+
+    code = "unsupported_media_type"
+    title = "The body is not plain application/json"
+
+
+@dataclass(eq=False)
+class ValidationFailed(RequestRefused):
+    """The request is not of the form that the contract gives. `errors` names each place and what is wrong there.
+    Mend the client; the key was not used up."""
+
+    code = "validation_failed"
+    title = "The request is not of the contract's form"
+    errors: list[dict[str, str]]
+
+
+class NotFound(Refusal):
+    """What the request asks for is not there."""
+
+
+@dataclass(eq=False)
+class LedgerNotFound(NotFound):
+    """There is no ledger of this name. Create it first; names are compared bytewise."""
+
+    code = "ledger_not_found"
+    title = "There is no ledger of this name"
+
+
+@dataclass(eq=False)
+class AccountNotFound(NotFound):
+    """There is no account of this path in the ledger. Paths are compared bytewise."""
+
+    code = "account_not_found"
+    title = "There is no account of this path"
+
+
+@dataclass(eq=False)
+class TransactionNotFound(NotFound):
+    """The ledger has no transaction with this sequence. The sequence of another kind of event is not found
+    here; the log shows every event."""
+
+    code = "transaction_not_found"
+    title = "There is no transaction with this sequence"
+
+
+@dataclass(eq=False)
+class SequenceOutOfRange(NotFound):
+    """The log does not reach as far as the sequence asked for. A consumer of the feed that meets this has read
+    more than the ledger now holds, as after a restored backup: compare before you go on."""
+
+    code = "sequence_out_of_range"
+    title = "The log does not reach that far"
+
+
+class KeyRefused(Refusal):
+    """The key of the request was used for something else."""
+
+
+@dataclass(eq=False)
+class IdempotencyKeyReused(KeyRefused):
+    """The Idempotency-Key was used in this ledger for another request. Use a key of its own for each intended
+    effect; nothing was changed."""
+
+    code = "idempotency_key_reused"
+    title = "The key was used for another request"
+
+
+@dataclass(eq=False)
+class LedgerExists(KeyRefused):
+    """A ledger of this name was created with another body. Nothing was changed."""
+
+    code = "ledger_exists"
+    title = "A ledger of this name exists with another body"
+
+
+class BooksRefuse(Refusal):
+    """The rules refuse a command from the ledger's state. The refusal is frozen with its key."""
+
+
+@dataclass(eq=False)
+class AccountExists(BooksRefuse):
+    """The ledger has an account of this path, opened by a request with another key."""
+
+    code = "account_exists"
+    title = "An account of this path exists"
+    account: str
+
+
+@dataclass(eq=False)
+class LimitNotMet(BooksRefuse):
+    """The account's balance lies outside the limits that were asked for; a new account has a balance of zero."""
+
+    code = "limit_not_met"
+    title = "The balance lies outside the limits"
+    pointer: str
+
+
+@dataclass(eq=False)
+class TimeOutOfRange(BooksRefuse):
+    """An effective time lies before the year 1900, or more than a minute ahead of the service's clock. The
+    refusal is frozen with its key: use a new key once the time has come."""
+
+    code = "time_out_of_range"
+    title = "The time is out of range"
+    pointer: str
+
+
+@dataclass(eq=False)
+class ReferenceExists(BooksRefuse):
+    """Another transaction of the ledger has this reference."""
+
+    code = "reference_exists"
+    title = "A transaction with this reference exists"
+    pointer: str
+
+
+@dataclass(eq=False)
+class UnknownAccount(BooksRefuse):
+    """A posting names an account that the ledger does not have. Open it, then use a new key."""
+
+    code = "unknown_account"
+    title = "A posting names an unknown account"
+    pointer: str
+
+
+@dataclass(eq=False)
+class AssetMismatch(BooksRefuse):
+    """A posting moves an amount between accounts of different assets. An exchange takes two postings, each
+    within its asset."""
+
+    code = "asset_mismatch"
+    title = "A posting joins two assets"
+    pointer: str
+
+
+@dataclass(eq=False)
+class AmountOverflow(BooksRefuse):
+    """A counter of the account, posted and pending together, would grow longer than 38 digits."""
+
+    code = "amount_overflow"
+    title = "A counter of the account would overflow"
+    account: str
+
+
+@dataclass(eq=False)
+class InsufficientFunds(BooksRefuse):
+    """The account would fall below its minimum balance. `available` is what it has above its minimum, `required`
+    what the whole transaction takes. After topping up, use a new key: this refusal is frozen with its own."""
+
+    code = "insufficient_funds"
+    title = "The account would fall below its minimum balance"
+    account: str
+    available: int
+    required: int
+
+
+@dataclass(eq=False)
+class MaximumExceeded(BooksRefuse):
+    """The account would rise above its maximum balance. `available` is the room it has left, `required` what the
+    whole transaction adds."""
+
+    code = "maximum_exceeded"
+    title = "The account would rise above its maximum balance"
+    account: str
+    available: int
+    required: int
+
+
+class ServiceFailed(Refusal):
+    """The service could not answer. Repeat the request with the same key."""
+
+
+@dataclass(eq=False)
+class Overloaded(ServiceFailed):
+    """More waits than the service can take on. Nothing was changed; try again after `Retry-After` seconds, with
+    the same key."""
+
+    code = "overloaded"
+    title = "The service is overloaded"
+
+
+@dataclass(eq=False)
+class StorageUnavailable(ServiceFailed):
+    """The database cannot be reached. Nothing was changed; try again after `Retry-After` seconds, with the same
+    key."""
+
+    code = "storage_unavailable"
+    title = "The database cannot be reached"
+
+
+@dataclass(eq=False)
+class OutcomeUnknown(ServiceFailed):
+    """The service lost sight of the write: it may have taken effect, or may yet. Repeat the request with the
+    same key, which answers what became of it, and takes effect once."""
+
+    code = "outcome_unknown"
+    title = "The outcome of the write is not known"
+
+
+@dataclass(eq=False)
+class InternalError(ServiceFailed):
+    """A fault of the service. It is in the logs under `request_id`; a write with a key may be repeated safely."""
+
+    code = "internal_error"
+    title = "A fault of the service"
+
+
+def _leaves(refusal: type[Refusal]) -> list[type[Refusal]]:
+    below = refusal.__subclasses__()
+    return [leaf for child in below for leaf in _leaves(child)] if below else [refusal]
+
+
+REFUSALS: dict[str, type[Refusal]] = {leaf.code: leaf for leaf in _leaves(Refusal)}

@@ -1,0 +1,233 @@
+"""The values that the ledger is made of: frozen, with amounts as ints and times as aware datetimes in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar, Literal
+
+Side = Literal["debit", "credit"]
+
+AMOUNT_MAX = 10**38 - 1
+# The earliest effective time, and so what an account without entries has seen at the latest.
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+
+
+# Commands: what callers ask for.
+
+
+@dataclass(frozen=True, slots=True)
+class CreateLedger:
+    name: str
+    description: str | None
+    metadata: dict[str, str]
+
+    # What a command names: the accounts and the reference that it is decided on, and about how many rows it writes.
+    paths: ClassVar[tuple[str, ...]] = ()
+    reference: ClassVar[None] = None
+    weight: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAccount:
+    path: str
+    asset: str
+    normal_side: Side
+    minimum_balance: int | None
+    maximum_balance: int | None
+    description: str | None
+    metadata: dict[str, str]
+
+    reference: ClassVar[None] = None
+    weight: ClassVar[int] = 3
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One posting as it is asked for."""
+
+    debit_account: str
+    credit_account: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostTransaction:
+    moves: tuple[Move, ...]
+    effective_at: datetime | None
+    reference: str | None
+    group: str | None
+    description: str | None
+    metadata: dict[str, str]
+
+    @property
+    def paths(self) -> Iterator[str]:
+        for move in self.moves:
+            yield move.debit_account
+            yield move.credit_account
+
+    @property
+    def weight(self) -> int:
+        return 2 + 2 * len(self.moves)
+
+
+Command = CreateLedger | OpenAccount | PostTransaction
+
+
+# The state that commands are decided on.
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a ledger's log stands. `revision` is replaced by every batch that writes anything."""
+
+    sequence: int
+    revision: int
+    recorded_at: datetime
+    next_expiry: datetime | None = None
+    closed_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account's limits and its four counters. Its id is the sequence that opened it."""
+
+    account_id: int
+    path: str
+    asset: str
+    normal_side: Side
+    status: str
+    minimum_balance: int | None
+    maximum_balance: int | None
+    revision: int
+    configured_by: int
+    debits_posted: int = 0
+    credits_posted: int = 0
+    debits_pending: int = 0
+    credits_pending: int = 0
+    version: int = 0
+    latest_effective: datetime = EARLIEST
+
+    @property
+    def posted(self) -> int:
+        """The posted balance in the account's normal sense."""
+        if self.normal_side == "debit":
+            return self.debits_posted - self.credits_posted
+        return self.credits_posted - self.debits_posted
+
+    @property
+    def available(self) -> int:
+        """Posted, less what is pending on the lowering side: what `minimum_balance` bounds."""
+        return self.posted - (self.credits_pending if self.normal_side == "debit" else self.debits_pending)
+
+    @property
+    def expected(self) -> int:
+        """Posted, and what is pending on the raising side: what `maximum_balance` bounds."""
+        return self.posted + (self.debits_pending if self.normal_side == "debit" else self.credits_pending)
+
+
+# What the log records.
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    debit_account: str
+    credit_account: str
+    asset: str
+    amount: int
+    debit_id: int
+    debit_version: int
+    credit_id: int
+    credit_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEvent:
+    sequence: int
+    kind: str
+    recorded_at: datetime
+    actor: str
+    name: str
+    description: str | None
+    metadata: dict[str, str]
+    revision: int
+
+    @property
+    def ledger(self) -> LedgerEvent:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class AccountEvent:
+    sequence: int
+    kind: str
+    recorded_at: datetime
+    actor: str
+    account_id: int
+    path: str
+    asset: str
+    normal_side: Side
+    status: str
+    minimum_balance: int | None
+    maximum_balance: int | None
+    description: str | None
+    metadata: dict[str, str]
+    revision: int
+
+    @property
+    def account(self) -> AccountEvent:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionEvent:
+    sequence: int
+    kind: str
+    recorded_at: datetime
+    actor: str
+    postings: tuple[Posting, ...]
+    effective_at: datetime
+    reference: str | None
+    group: str | None
+    description: str | None
+    metadata: dict[str, str]
+
+    @property
+    def transaction(self) -> TransactionEvent:
+        return self
+
+
+Event = LedgerEvent | AccountEvent | TransactionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one posting adds to one side of one account, and the account after it."""
+
+    account_id: int
+    version: int
+    sequence: int
+    side: Side
+    asset: str
+    posted: int
+    pending: int
+    # The posted balance after it, and what it added to that, in the account's normal sense.
+    balance: int
+    raised: int
+    latest_effective: datetime
+    # The entry's own effective time, if its account had already seen a later one.
+    late_effective: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All that one command does: its event, its entries, and each account that it moved as it is afterwards."""
+
+    event: Event
+    entries: tuple[Entry, ...] = ()
+    accounts: tuple[Account, ...] = ()

@@ -1,0 +1,66 @@
+"""The application: its parts put together, its routes mounted."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import structlog
+from fastapi import FastAPI
+
+from app.api import accounts, docs, events, health, ledgers, transactions
+from app.api.contract import CONTRACT
+from app.api.keys import ApiKeys
+from app.api.problems import add_problem_handlers
+from app.db import Database
+from app.errors import configure_error_reports
+from app.ledger.writer import LedgerWriter
+from app.logs import configure_logging
+from app.middleware import RequestMiddleware
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+
+def system_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_app(settings: Settings | None = None, clock: Callable[[], datetime] = system_clock) -> FastAPI:
+    """The service. `clock` is the only clock that the ledger knows; it answers aware datetimes in UTC."""
+    settings = settings or Settings()
+    configure_logging(settings)
+    configure_error_reports(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.database = Database(settings)
+        app.state.writer = LedgerWriter(app.state.database, clock, deadline_s=settings.write_deadline_s)
+        if not settings.actors():
+            log.warning("no_api_key", detail="Serving without authentication, for development only.")
+        yield
+        await app.state.writer.drain()
+        await app.state.database.close()
+
+    app = FastAPI(
+        title=CONTRACT.document["info"]["title"],
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.openapi = lambda: CONTRACT.document
+    app.state.settings = settings
+    app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
+    app.add_middleware(RequestMiddleware)
+    add_problem_handlers(app)
+    for resource in (health, ledgers, accounts, transactions, events, docs):
+        app.include_router(resource.router)
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    # `uvicorn app.main:app` makes the service from the environment; importing this module alone needs none.
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

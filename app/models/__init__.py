@@ -1,0 +1,23 @@
+"""The tables."""
+
+from app.models.tables import (
+    accounts,
+    entries,
+    events,
+    heads,
+    idempotency_keys,
+    late_entries,
+    ledgers,
+    metadata,
+)
+
+__all__ = [
+    "accounts",
+    "entries",
+    "events",
+    "heads",
+    "idempotency_keys",
+    "late_entries",
+    "ledgers",
+    "metadata",
+]

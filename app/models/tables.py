@@ -1,0 +1,208 @@
+"""The tables. `ledger_id` leads every key, so that they distribute by it; the triggers are in the migrations.
+
+There are no foreign keys between them: one writer per ledger guarantees what they would check, and they cost a
+post more than everything else here together (docs/decisions/0002-row-shapes.md).
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    cast,
+    text,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeDecorator
+
+
+class _Digits(TypeDecorator[int]):
+    """Text that holds a whole number."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:
+        return None if value is None else int(value)
+
+
+class Amount(TypeDecorator[int]):
+    """NUMERIC(38,0), read as text and so as an int: no Decimal ever touches an amount."""
+
+    impl = Numeric(38, 0)
+    cache_ok = True
+
+    def column_expression(self, column: ColumnElement[int]) -> ColumnElement[int]:
+        return type_coerce(cast(column, Text), _Digits)
+
+
+metadata = MetaData()
+_name = Text(collation="C")
+_instant = DateTime(timezone=True)
+
+# The directory of ledgers. A row without a head that has come to event 1 is a ledger that nobody created yet.
+ledgers = Table(
+    "ledgers",
+    metadata,
+    Column("ledger_id", Integer, Identity(), nullable=False),
+    Column("name", _name, nullable=False),
+    PrimaryKeyConstraint("ledger_id", name="ledgers_pkey"),
+    UniqueConstraint("name", name="ledgers_name_key"),
+)
+
+# Where each log stands. Most of every page stays free, so that the row is replaced within its page.
+heads = Table(
+    "heads",
+    metadata,
+    Column("ledger_id", Integer, nullable=False, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("recorded_at", _instant, nullable=False),
+    Column("next_expiry", _instant),
+    Column("closed_before", _instant),
+    PrimaryKeyConstraint("ledger_id", name="heads_pkey"),
+    CheckConstraint("sequence >= 0 and revision >= 0", name="heads_counters_check"),
+    postgresql_with={"fillfactor": 10},
+)
+
+# The log. `effective_at` is null where it equals `recorded_at`. `postings` is compact text, one posting being
+# 'debit_id debit_version credit_id credit_version amount', joined by ';': it finds its entries by their key.
+events = Table(
+    "events",
+    metadata,
+    Column("ledger_id", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("kind", _name, nullable=False),
+    Column("recorded_at", _instant, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("effective_at", _instant),
+    Column("postings", Text),
+    Column("reference", _name),
+    Column("group", _name),
+    Column("description", Text),
+    Column("metadata", JSONB),
+    Column("account_id", BigInteger),
+    Column("configuration", JSONB),
+    Column("subject", BigInteger),
+    Column("expires_at", _instant),
+    PrimaryKeyConstraint("ledger_id", "sequence", name="events_pkey"),
+    Index(
+        "events_reference_key",
+        "ledger_id",
+        "reference",
+        unique=True,
+        postgresql_where=text("reference is not null"),
+    ),
+)
+
+# What each posting adds to one side of one account. An on-time entry's effective time is `latest_effective`.
+entries = Table(
+    "entries",
+    metadata,
+    Column("ledger_id", Integer, nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("debit", Boolean, nullable=False),
+    Column("asset", _name, nullable=False),
+    Column("posted", Amount, nullable=False),
+    Column("pending", Amount, nullable=False),
+    Column("balance", Amount, nullable=False),
+    Column("latest_effective", _instant, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "account_id", "version", name="entries_pkey"),
+    CheckConstraint("posted >= 0", name="entries_posted_check"),
+)
+
+# A row beside each late entry, for balances in the past.
+late_entries = Table(
+    "late_entries",
+    metadata,
+    Column("ledger_id", Integer, nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("effective_at", _instant, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("amount", Amount, nullable=False),
+    # No primary key: this index is one that also holds the amount, so that a sum reads the index alone.
+    Index(
+        "late_entries_key",
+        "ledger_id",
+        "account_id",
+        "effective_at",
+        "version",
+        unique=True,
+        postgresql_include=["amount"],
+    ),
+)
+
+_AVAILABLE = (
+    "case normal_side when 'debit' then debits_posted - credits_posted - credits_pending "
+    "else credits_posted - debits_posted - debits_pending end"
+)
+_EXPECTED = (
+    "case normal_side when 'debit' then debits_posted - credits_posted + debits_pending "
+    "else credits_posted - debits_posted + credits_pending end"
+)
+
+# What the writer needs of an account. What is only shown stands in the event `configured_by`.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("ledger_id", Integer, nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("path", _name, nullable=False),
+    Column("asset", _name, nullable=False),
+    Column("normal_side", _name, nullable=False),
+    Column("status", _name, nullable=False),
+    Column("minimum_balance", Amount),
+    Column("maximum_balance", Amount),
+    Column("revision", BigInteger, nullable=False),
+    Column("configured_by", BigInteger, nullable=False),
+    Column("debits_posted", Amount, nullable=False),
+    Column("credits_posted", Amount, nullable=False),
+    Column("debits_pending", Amount, nullable=False),
+    Column("credits_pending", Amount, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("latest_effective", _instant, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "account_id", name="accounts_pkey"),
+    # Partial, so that the writer's look-up by id can never be planned over it.
+    Index("accounts_path_key", "ledger_id", "path", unique=True, postgresql_where=text("path is not null")),
+    CheckConstraint("normal_side in ('debit', 'credit')", name="accounts_normal_side_check"),
+    CheckConstraint("status in ('open', 'frozen', 'closed')", name="accounts_status_check"),
+    CheckConstraint(f"minimum_balance is null or {_AVAILABLE} >= minimum_balance", name="accounts_minimum_check"),
+    CheckConstraint(f"maximum_balance is null or {_EXPECTED} <= maximum_balance", name="accounts_maximum_check"),
+    CheckConstraint(
+        "least(debits_posted, credits_posted, debits_pending, credits_pending) >= 0",
+        name="accounts_counters_check",
+    ),
+    CheckConstraint(
+        "greatest(debits_posted + debits_pending, credits_posted + credits_pending) < 1e38",
+        name="accounts_overflow_check",
+    ),
+    postgresql_with={"fillfactor": 70},
+)
+
+# One row per key: its effect's sequence, or a refusal and the last event that it was decided after.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("ledger_id", Integer, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("refusal", JSONB),
+    PrimaryKeyConstraint("ledger_id", "key", name="idempotency_keys_pkey"),
+)

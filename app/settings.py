@@ -1,0 +1,102 @@
+"""Every setting, typed and documented. The README's table is held against this class by a test."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+
+LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+SECRET_LENGTH_MIN = 16
+
+
+class DatabaseSettings(BaseSettings):
+    """What migrations need. Read from the environment, and from a file `.env` beside the service."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    database_url: str = Field(
+        description="The Postgres database: `postgresql+asyncpg://user:password@host/name`; "
+        "`postgres://` and `postgresql://` are taken too, and `sslmode` with them."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _name_the_driver(cls, value: str) -> str:
+        url = make_url(value)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+asyncpg")
+        if url.drivername != "postgresql+asyncpg":
+            raise ValueError("DATABASE_URL must be a postgresql+asyncpg:// address")
+        if "sslmode" in url.query:
+            query = {("ssl" if name == "sslmode" else name): value for name, value in url.query.items()}
+            url = url.set(query=query)
+        return url.render_as_string(hide_password=False)
+
+
+class Settings(DatabaseSettings):
+    """What the service needs beside its database."""
+
+    api_key: SecretStr = Field(
+        SecretStr(""),
+        description="The API keys, comma-separated: each a bare secret (its events' actor is `operator`) or "
+        "`label:secret`. A secret has at least 16 characters.",
+    )
+    development: bool = Field(
+        False, description="Allows a start without any API key; then no request is authenticated."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least severe level that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="JSON lines, or lines for people; `auto` chooses by whether stdout is a terminal."
+    )
+    sentry_dsn: SecretStr | None = Field(None, description="Where errors are reported, if anywhere.")
+    environment: str = Field("production", description="What error reports call this deployment.")
+    host: str = Field("127.0.0.1", description="The address that `python -m app` listens on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="The port that `python -m app` listens on.")
+    shutdown_timeout_s: Annotated[int, Field(ge=1, le=600)] = Field(
+        20, description="How long a stop waits for requests in flight, in seconds."
+    )
+    read_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Connections for reads.")
+    write_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Connections for the writer.")
+    pool_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        5.0, description="How long a request waits for a connection before it is `overloaded`, in seconds."
+    )
+    database_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        8.0, description="How long one exchange with the database may take, in seconds."
+    )
+    write_deadline_s: Annotated[float, Field(gt=0, le=120)] = Field(
+        20.0,
+        description="How long a write may wait for its commit before it is answered with a 503, in seconds.",
+    )
+    body_timeout_s: Annotated[float, Field(gt=0, le=120)] = Field(
+        10.0, description="How long the body of a request may take to arrive, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _have_keys(self) -> Settings:
+        if not self.actors() and not self.development:
+            raise ValueError("API_KEY is not set; set it, or DEVELOPMENT=true to serve without authentication")
+        return self
+
+    def actors(self) -> dict[str, str]:
+        """The label of each secret. Raises ValueError, without the secret, for one that may not be used."""
+        found: dict[str, str] = {}
+        for number, item in enumerate(self.api_key.get_secret_value().split(","), 1):
+            if not item.strip():
+                continue
+            label, colon, secret = item.strip().rpartition(":")
+            if colon and not LABEL.fullmatch(label):
+                raise ValueError(f"API_KEY: the label of key {number} is not made of letters, digits, _, . and -")
+            if label == "system":
+                raise ValueError(f"API_KEY: key {number} has the label `system`, which is reserved")
+            if len(secret) < SECRET_LENGTH_MIN or not re.fullmatch(r"[!-~]+", secret):
+                raise ValueError(
+                    f"API_KEY: the secret of key {number} is not of {SECRET_LENGTH_MIN} or more visible characters"
+                )
+            found[secret] = label or "operator"
+        return found

@@ -1,0 +1,418 @@
+# Generated from openapi.yaml by scripts/generate. Do not edit: change the contract and generate again.
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import MISSING, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
+
+from app.wire import Amount, Balance, Counter, NullableBalance, Timestamp, Total
+
+type LedgerName = Annotated[StrictStr, Field(max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""
+Compared bytewise.
+"""
+
+
+type AccountPath = Annotated[
+    StrictStr,
+    Field(max_length=255, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"),
+]
+"""
+Segments joined by colons, compared bytewise, such as `users:42:wallet`.
+"""
+
+
+type Asset = Annotated[
+    StrictStr, Field(max_length=35, min_length=3, pattern="^[A-Z][A-Z0-9_.-]{0,31}/([0-9]|[12][0-9]|3[0-8])$")
+]
+"""
+A code and its scale, the number of decimal places of its smallest unit, such as `USD/2`.
+"""
+
+
+type EventSequence = Annotated[int, Field(ge=1, le=9007199254740991)]
+"""
+The number of an event in its ledger's log.
+"""
+
+
+type IdempotencyKey = Annotated[StrictStr, Field(max_length=255, min_length=1, pattern="^[!-~]+$")]
+
+
+type Reference = Annotated[StrictStr, Field(max_length=255, min_length=1, pattern="^[!-~]+$")]
+"""
+The client's own name of a transaction, unique in its ledger.
+"""
+
+
+type Group = Annotated[StrictStr, Field(max_length=255, min_length=1, pattern="^[!-~]+$")]
+"""
+The client's label for what belongs together, such as an order.
+"""
+
+
+type Description = Annotated[StrictStr, Field(max_length=1000, pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$")]
+"""
+Free text for people, without control characters other than tab and line feed.
+"""
+
+
+type MetadataAdditionalProperty = Annotated[
+    StrictStr, Field(max_length=500, pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$")
+]
+
+
+type Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$", strict=True)], MetadataAdditionalProperty
+    ],
+    Field(max_length=50),
+]
+"""
+Up to 50 pairs of the client's own, each a name and a string.
+"""
+
+
+type Side = Literal["debit", "credit"]
+
+
+type Order = Literal["newest", "oldest"]
+
+
+class Health(BaseModel):
+    status: StrictStr
+    """
+    Always `ok`; trouble is answered as a problem.
+    """
+
+
+class CreateLedgerRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    name: LedgerName
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
+class LedgerConfiguration(BaseModel):
+    """
+    A ledger's configuration as one event of its log recorded it.
+    """
+
+    name: LedgerName
+    description: StrictStr | None
+    metadata: Metadata
+    revision: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    Counts the configurations, from 1.
+    """
+    sequence: EventSequence
+    recorded_at: Timestamp
+
+
+class Ledger(BaseModel):
+    """
+    A ledger's configuration in force, and how far its log has come.
+    """
+
+    name: LedgerName
+    description: StrictStr | None
+    metadata: Metadata
+    revision: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    Counts the configurations, from 1.
+    """
+    sequence: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    The last event of the log.
+    """
+    recorded_at: Timestamp
+
+
+class LedgerPage(BaseModel):
+    items: list[Ledger]
+    next_cursor: StrictStr | None
+
+
+class CreateAccountRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    path: AccountPath
+    asset: Asset
+    normal_side: Side
+    minimum_balance: Balance | MISSING = MISSING
+    maximum_balance: Balance | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
+class AccountConfiguration(BaseModel):
+    """
+    An account's configuration as one event of the log recorded it.
+    """
+
+    path: AccountPath
+    asset: Asset
+    normal_side: Side
+    status: StrictStr
+    """
+    `open`; more may follow.
+    """
+    minimum_balance: NullableBalance | None
+    """
+    A balance below which `available` must not fall, or null.
+    """
+    maximum_balance: NullableBalance | None
+    """
+    A balance above which posted plus pending-in must not rise, or null.
+    """
+    description: StrictStr | None
+    metadata: Metadata
+    revision: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    Counts the configurations, from 1.
+    """
+    sequence: EventSequence
+    recorded_at: Timestamp
+
+
+class Account(BaseModel):
+    """
+    An account's configuration in force and its balances, at one point of the log.
+    """
+
+    path: AccountPath
+    asset: Asset
+    normal_side: Side
+    status: StrictStr
+    """
+    `open`; more may follow.
+    """
+    minimum_balance: NullableBalance | None
+    """
+    A balance below which `available` must not fall, or null.
+    """
+    maximum_balance: NullableBalance | None
+    """
+    A balance above which posted plus pending-in must not rise, or null.
+    """
+    description: StrictStr | None
+    metadata: Metadata
+    revision: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    Counts the configurations, from 1.
+    """
+    version: Annotated[int, Field(ge=0, le=9007199254740991)]
+    """
+    Counts the account's entries.
+    """
+    debits_posted: Counter
+    credits_posted: Counter
+    debits_pending: Counter
+    credits_pending: Counter
+    posted: Balance
+    available: Total
+    sequence: EventSequence
+
+
+class AccountPage(BaseModel):
+    items: list[Account]
+    next_cursor: StrictStr | None
+    sequence: EventSequence
+
+
+class AccountEntry(BaseModel):
+    """
+    One line of an account's statement.
+    """
+
+    version: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    The number of the entry in its account.
+    """
+    sequence: EventSequence
+    side: Side
+    amount: Amount
+    balance: Balance
+    effective_at: Timestamp
+    recorded_at: Timestamp
+    late: StrictBool
+    """
+    Whether the account had already seen a later effective time.
+    """
+    reference: StrictStr | None
+    group: StrictStr | None
+    description: StrictStr | None
+
+
+class AccountEntryPage(BaseModel):
+    items: list[AccountEntry]
+    next_cursor: StrictStr | None
+    sequence: EventSequence
+
+
+class PostingRequest(BaseModel):
+    """
+    Moves an amount between two different accounts of one asset.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    debit_account: AccountPath
+    credit_account: AccountPath
+    amount: Amount
+
+
+class PostTransactionRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    postings: Annotated[list[PostingRequest], Field(max_length=500, min_length=1)]
+    effective_at: Timestamp | MISSING = MISSING
+    reference: Reference | MISSING = MISSING
+    group: Group | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
+class Posting(BaseModel):
+    debit_account: AccountPath
+    credit_account: AccountPath
+    asset: Asset
+    amount: Amount
+    debit_version: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    The number of the entry that this posting made in the debited account.
+    """
+    credit_version: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    The number of the entry that this posting made in the credited account.
+    """
+
+
+class Transaction(BaseModel):
+    """
+    A transaction as the log recorded it.
+    """
+
+    sequence: EventSequence
+    kind: StrictStr
+    """
+    The kind of the event, such as `transaction_posted`; more kinds may follow.
+    """
+    recorded_at: Timestamp
+    effective_at: Timestamp
+    actor: StrictStr
+    """
+    The label of the key that asked.
+    """
+    postings: list[Posting]
+    reference: StrictStr | None
+    group: StrictStr | None
+    description: StrictStr | None
+    metadata: Metadata
+
+
+class TransactionPage(BaseModel):
+    items: list[Transaction]
+    next_cursor: StrictStr | None
+    sequence: EventSequence
+
+
+class Event(BaseModel):
+    """
+    One event of the log. Its `kind` tells which of `ledger`, `account` and `transaction` says what happened:
+    `ledger_created` has `ledger`, `account_opened` has `account`, `transaction_posted` has `transaction`.
+    More kinds may follow.
+
+    """
+
+    sequence: EventSequence
+    kind: StrictStr
+    recorded_at: Timestamp
+    actor: StrictStr
+    """
+    The label of the key that asked.
+    """
+    ledger: LedgerConfiguration | MISSING = MISSING
+    account: AccountConfiguration | MISSING = MISSING
+    transaction: Transaction | MISSING = MISSING
+
+
+class EventPage(BaseModel):
+    items: list[Event]
+    next_after_sequence: Annotated[int, Field(ge=0, le=9007199254740991)]
+    """
+    Pass it as `after_sequence` to read on.
+    """
+    sequence: EventSequence
+
+
+class FieldError(BaseModel):
+    pointer: StrictStr
+    """
+    Where: a JSON Pointer into the body such as `/postings/0/amount`, or the name of a parameter or header.
+
+    """
+    message: StrictStr
+
+
+class Problem(BaseModel):
+    """
+    A refusal, after RFC 9457.
+    """
+
+    type: StrictStr
+    """
+    Where the code is explained.
+    """
+    title: StrictStr
+    status: Annotated[int, Field(ge=400, le=599)]
+    code: StrictStr
+    """
+    Stable; what a program should look at.
+    """
+    detail: StrictStr
+    request_id: StrictStr
+    pointer: StrictStr | MISSING = MISSING
+    """
+    The place in the body that the refusal is about, as a JSON Pointer.
+    """
+    account: StrictStr | MISSING = MISSING
+    """
+    The path of the account that the refusal is about.
+    """
+    available: StrictStr | MISSING = MISSING
+    """
+    What the account has available, or the room it has left.
+    """
+    required: StrictStr | MISSING = MISSING
+    """
+    What the transaction would take from it, or add to it.
+    """
+    errors: list[FieldError] | MISSING = MISSING
+
+
+type AfterSequenceParameter = Annotated[int, Field(ge=0, le=9007199254740991)]
+
+
+type LimitParameter = Annotated[int, Field(ge=1, le=1000)]
+
+
+type CursorParameter = Annotated[StrictStr, Field(max_length=1024, min_length=1, pattern="^[A-Za-z0-9_-]+$")]
+
+
+type MalformedRequestResponseXRequestIdHeader = Annotated[StrictStr, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]
+
+
+type UnauthenticatedResponseWWWAuthenticateHeader = StrictStr
+
+
+type ReadUnavailableResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
+
+
+type IdempotencyReplayedHeader = Literal["true"]

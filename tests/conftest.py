@@ -1,0 +1,218 @@
+"""A throwaway real Postgres for the session, a migrated database copied for whoever needs a fresh one, and the
+service on it: in process on a clock that the tests own, or as processes of its own."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from alembic import command
+from alembic.config import Config
+
+from app.main import create_app
+from app.settings import Settings
+from scripts.postgres import Postgres
+from tests.conformance import check_answer
+
+ROOT = Path(__file__).parents[1]
+KEY = "a-secret-of-the-tests"
+SECOND_KEY = "another-secret-of-the-tests"
+
+
+class Clock:
+    """The service's clock, in the hands of a test."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Service:
+    """The service in a thread of this process, behind a real socket."""
+
+    url: str
+    database: str
+    clock: Clock = field(default_factory=Clock)
+    key: str = KEY
+
+    def client(self, key: str | None = KEY) -> httpx.Client:
+        """A client whose every answer is held against the contract."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, event_hooks={"response": [check_answer]})
+
+
+@dataclass
+class Processes:
+    urls: list[str]
+    database: str
+    key: str = KEY
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    logs: list[Path] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    memory = Path("/dev/shm")  # where there is one, a database is copied in a tenth of the time
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        with Postgres(Path(folder) / "postgres", durable=False) as server:
+            yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: Postgres) -> str:
+    """The name of a database made by the real migrations."""
+    postgres.create_database("template")
+    migrate(postgres.url("template"))
+    return "template"
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: Postgres, template: str) -> Callable[[], str]:
+    numbers = itertools.count(1)
+
+    def create() -> str:
+        name = f"test_{next(numbers)}"
+        postgres.create_database(name, template=template)
+        return postgres.url(name)
+
+    return create
+
+
+@pytest.fixture
+def database(new_database: Callable[[], str]) -> str:
+    """The address of a fresh database."""
+    return new_database()
+
+
+@pytest.fixture(scope="session")
+def service(new_database: Callable[[], str]) -> Iterator[Service]:
+    with serve(new_database()) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    with service.client() as client:
+        yield client
+
+
+@pytest.fixture
+def ledger(client: httpx.Client) -> str:
+    """The name of a fresh ledger on the shared service."""
+    name = f"l{uuid.uuid4().hex[:12]}"
+    assert client.post("/v1/ledgers", json={"name": name}).status_code == 201
+    return name
+
+
+@pytest.fixture
+def two_processes(database: str, tmp_path: Path) -> Iterator[Processes]:
+    with start_processes(database, 2, tmp_path) as running:
+        yield running
+
+
+def settings_for(database: str, **changes: object) -> Settings:
+    api_key = f"{KEY},second:{SECOND_KEY}"
+    values = {"database_url": database, "api_key": api_key, "log_level": "WARNING", "body_timeout_s": 2.0}
+    return Settings(_env_file=None, **(values | changes))
+
+
+@contextlib.contextmanager
+def serve(database: str, **changes: object) -> Iterator[Service]:
+    """The service in a thread, on a clock of its own, until the block ends."""
+    service = Service("", database)
+    app = create_app(settings_for(database, **changes), service.clock)
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    service.url = f"http://127.0.0.1:{port}"
+    try:
+        yield service
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+@contextlib.contextmanager
+def start_processes(database: str, count: int, folder: Path, **environment: str) -> Iterator[Processes]:
+    """The service as processes of its own on one database, stopped by their own ids at the end."""
+    running = Processes([], database)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    try:
+        for number in range(count):
+            port = free_port()
+            log = folder / f"process-{number}.log"
+            variables = {"DATABASE_URL": database, "API_KEY": KEY, "PORT": str(port), "LOG_LEVEL": "WARNING"}
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "app"], cwd=ROOT, env=clean | variables | environment,
+                    stdout=output, stderr=subprocess.STDOUT,
+                )  # fmt: skip
+            running.processes.append(process)
+            running.logs.append(log)
+            running.urls.append(f"http://127.0.0.1:{port}")
+        for url in running.urls:
+            wait_until(lambda url=url: is_up(url))
+        yield running
+    finally:
+        for process in running.processes:
+            process.terminate()
+        for process in running.processes:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def migrate(database: str) -> None:
+    config = Config(ROOT / "alembic.ini")
+    config.attributes["database_url"] = database
+    command.upgrade(config, "head")
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(true: Callable[[], bool], *, seconds_max: float = 30) -> None:
+    deadline = time.monotonic() + seconds_max
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

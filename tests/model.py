@@ -1,0 +1,379 @@
+"""The same ledger in memory: the executable specification that the service is compared with.
+
+Deliberately simple, and it shares nothing with the service: plain dicts and ints, one request after the other, no
+database. Requests and answers are what openapi.yaml says they are, except that instants in answers are datetimes
+(one instant has several spellings), that a refusal holds only what a program may rely on (no title, no detail),
+and that a list is answered as everything that is left of it: how it is cut into pages is not the model's matter.
+
+Requests are taken to be of the contract's form. The two static refusals that a test of behaviour can stumble
+upon are answered all the same: a write without a key, and a posting from an account to itself.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+AMOUNT_MAX = 10**38 - 1
+AHEAD_MAX = timedelta(seconds=60)
+EFFECTIVE_MIN = datetime(1900, 1, 1, tzinfo=UTC)
+
+type Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller gets to see of one request."""
+
+    status: int
+    body: Body
+    replayed: bool = False
+
+
+class Refused(Exception):
+    """The request is refused; unless it was told apart from the ledger's state, the refusal is frozen."""
+
+    def __init__(self, status: int, code: str, **fields: str) -> None:
+        self.answer = Answer(status, {"status": status, "code": code, **fields})
+
+
+@dataclass
+class Account:
+    opened: Body
+    debits: int = 0
+    credits: int = 0
+    entries: list[Body] = field(default_factory=list)
+    latest_effective: datetime | None = None
+
+    def posted(self, *, debits: int, credits: int) -> int:
+        """The balance in the account's normal sense, if it had been debited and credited by so much."""
+        return debits - credits if self.opened["normal_side"] == "debit" else credits - debits
+
+
+@dataclass
+class Book:
+    """One ledger: its log, and what follows from it."""
+
+    events: list[Body] = field(default_factory=list)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    references: set[str] = field(default_factory=set)
+    keys: dict[str, tuple[str, Answer]] = field(default_factory=dict)
+
+    @property
+    def sequence(self) -> int:
+        return len(self.events)
+
+    def record(self, kind: str, now: datetime, actor: str) -> Body:
+        """The next event of the log, stamped with a time that never falls along it."""
+        last = self.events[-1]["recorded_at"] if self.events else now
+        return {
+            "sequence": self.sequence + 1,
+            "kind": kind,
+            "recorded_at": max(now, last),
+            "actor": actor,
+        }
+
+
+class Model:
+    """The service, as its callers see it. `now` is its clock, which belongs to the test."""
+
+    def __init__(self, now: datetime, actor: str = "operator") -> None:
+        self.now = now
+        self.actor = actor
+        self.books: dict[str, Book] = {}
+
+    # Writes
+
+    def create_ledger(self, body: Body) -> Answer:
+        book = self.books.get(body["name"])
+        if book is None:
+            book = self.books[body["name"]] = Book()
+            event = book.record("ledger_created", self.now, self.actor)
+            ledger = {
+                "name": body["name"],
+                "description": body.get("description"),
+                "metadata": body.get("metadata", {}),
+                "revision": 1,
+                "sequence": event["sequence"],
+                "recorded_at": event["recorded_at"],
+            }
+            book.events.append({**event, "ledger": ledger})
+            answer = Answer(201, ledger)
+            book.keys[""] = (meaning("createLedger", body), answer)
+            return answer
+        first_meaning, first = book.keys[""]
+        if first_meaning != meaning("createLedger", body):
+            return Refused(409, "ledger_exists").answer
+        return Answer(first.status, first.body, replayed=True)
+
+    def create_account(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("createAccount", self._open_account, ledger, key, body)
+
+    def post_transaction(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("postTransaction", self._post, ledger, key, body)
+
+    def _write(
+        self, operation: str, decide: Callable[[Book, Body], Body], ledger: str, key: str | None, body: Body
+    ) -> Answer:
+        if key is None:
+            return Refused(400, "idempotency_key_required").answer
+        if any(p["debit_account"] == p["credit_account"] for p in body.get("postings", [])):
+            return Refused(422, "validation_failed").answer
+        if ledger not in self.books:
+            return Refused(404, "ledger_not_found").answer
+        book = self.books[ledger]
+        if key in book.keys:
+            first_meaning, first = book.keys[key]
+            if first_meaning != meaning(operation, body):
+                return Refused(422, "idempotency_key_reused").answer
+            return Answer(first.status, first.body, replayed=True)
+        try:
+            answer = Answer(201, decide(book, body))
+        except Refused as refused:
+            answer = refused.answer
+        book.keys[key] = (meaning(operation, body), answer)
+        return answer
+
+    def _open_account(self, book: Book, body: Body) -> Body:
+        if body["path"] in book.accounts:
+            raise Refused(409, "account_exists", account=body["path"])
+        if int(body.get("minimum_balance", "0")) > 0:
+            raise Refused(422, "limit_not_met", pointer="/minimum_balance")
+        if int(body.get("maximum_balance", "0")) < 0:
+            raise Refused(422, "limit_not_met", pointer="/maximum_balance")
+        event = book.record("account_opened", self.now, self.actor)
+        opened = {
+            "path": body["path"],
+            "asset": body["asset"],
+            "normal_side": body["normal_side"],
+            "status": "open",
+            "minimum_balance": body.get("minimum_balance"),
+            "maximum_balance": body.get("maximum_balance"),
+            "description": body.get("description"),
+            "metadata": body.get("metadata", {}),
+            "revision": 1,
+            "sequence": event["sequence"],
+            "recorded_at": event["recorded_at"],
+        }
+        book.events.append({**event, "account": opened})
+        book.accounts[body["path"]] = Account(opened)
+        return opened
+
+    def _post(self, book: Book, body: Body) -> Body:
+        event = book.record("transaction_posted", self.now, self.actor)
+        event["effective_at"] = event["recorded_at"]
+        if "effective_at" in body:
+            event["effective_at"] = instant(body["effective_at"])
+            if not EFFECTIVE_MIN <= event["effective_at"] <= self.now + AHEAD_MAX:
+                raise Refused(422, "time_out_of_range", pointer="/effective_at")
+        if body.get("reference") in book.references:
+            raise Refused(409, "reference_exists", pointer="/reference")
+        self._check_accounts(book, body["postings"])
+        self._check_limits(book, body["postings"])
+
+        for name in ("reference", "group", "description"):
+            event[name] = body.get(name)
+        event["metadata"] = body.get("metadata", {})
+        event["postings"] = []
+        for posting in body["postings"]:
+            debited = book.accounts[posting["debit_account"]]
+            credited = book.accounts[posting["credit_account"]]
+            event["postings"].append(
+                {
+                    **posting,
+                    "asset": debited.opened["asset"],
+                    "debit_version": self._enter(debited, "debit", posting, event),
+                    "credit_version": self._enter(credited, "credit", posting, event),
+                }
+            )
+        if event["reference"] is not None:
+            book.references.add(event["reference"])
+        book.events.append(
+            {
+                **{name: event[name] for name in ("sequence", "kind", "recorded_at", "actor")},
+                "transaction": event,
+            }
+        )
+        return event
+
+    def _check_accounts(self, book: Book, postings: list[Body]) -> None:
+        for number, posting in enumerate(postings):
+            for name in ("debit_account", "credit_account"):
+                if posting[name] not in book.accounts:
+                    raise Refused(422, "unknown_account", pointer=f"/postings/{number}/{name}")
+        for number, posting in enumerate(postings):
+            debited, credited = (
+                book.accounts[posting["debit_account"]],
+                book.accounts[posting["credit_account"]],
+            )
+            if debited.opened["asset"] != credited.opened["asset"]:
+                raise Refused(422, "asset_mismatch", pointer=f"/postings/{number}")
+
+    def _check_limits(self, book: Book, postings: list[Body]) -> None:
+        """Judge the result of the whole transaction, account by account as the postings name them."""
+        moves: dict[str, dict[str, int]] = {}
+        for posting in postings:
+            for side in ("debit", "credit"):
+                move = moves.setdefault(posting[f"{side}_account"], {"debit": 0, "credit": 0})
+                move[side] += int(posting["amount"])
+        judged = []
+        for path, move in moves.items():
+            account = book.accounts[path]
+            if max(account.debits + move["debit"], account.credits + move["credit"]) > AMOUNT_MAX:
+                raise Refused(422, "amount_overflow", account=path)
+            before = account.posted(debits=account.debits, credits=account.credits)
+            change = account.posted(debits=move["debit"], credits=move["credit"])
+            judged.append((path, account.opened, before, change))
+
+        for path, opened, before, change in judged:
+            if opened["minimum_balance"] is not None:
+                room = before - int(opened["minimum_balance"])
+                if room + change < 0:
+                    refusal = {"account": path, "available": str(room), "required": str(-change)}
+                    raise Refused(422, "insufficient_funds", **refusal)
+        for path, opened, before, change in judged:
+            if opened["maximum_balance"] is not None:
+                room = int(opened["maximum_balance"]) - before
+                if change > room:
+                    refusal = {"account": path, "available": str(room), "required": str(change)}
+                    raise Refused(422, "maximum_exceeded", **refusal)
+
+    def _enter(self, account: Account, side: str, posting: Body, event: Body) -> int:
+        if side == "debit":
+            account.debits += int(posting["amount"])
+        else:
+            account.credits += int(posting["amount"])
+        latest = account.latest_effective or event["effective_at"]
+        account.latest_effective = max(latest, event["effective_at"])
+        account.entries.append(
+            {
+                "version": len(account.entries) + 1,
+                "sequence": event["sequence"],
+                "side": side,
+                "amount": posting["amount"],
+                "balance": str(account.posted(debits=account.debits, credits=account.credits)),
+                "effective_at": event["effective_at"],
+                "recorded_at": event["recorded_at"],
+                "late": event["effective_at"] < latest,
+                "reference": event["reference"],
+                "group": event["group"],
+                "description": event["description"],
+            }
+        )
+        return len(account.entries)
+
+    # Reads
+
+    def get_ledger(self, ledger: str) -> Answer:
+        return self._read(ledger, self._ledger)
+
+    def list_ledgers(self, *, after: str | None = None) -> Answer:
+        names = [name for name in sorted(self.books) if after is None or name > after]
+        return Answer(200, {"items": [self._ledger(self.books[name]) for name in names]})
+
+    def get_account(self, ledger: str, path: str) -> Answer:
+        return self._read(ledger, lambda book: self._account(book, path))
+
+    def list_accounts(self, ledger: str, *, after: str | None = None) -> Answer:
+        """Every account, in bytewise order; from the one that follows `after`."""
+
+        def read(book: Book) -> Body:
+            paths = [path for path in sorted(book.accounts) if after is None or path > after]
+            return {"items": [self._account(book, path) for path in paths], "sequence": book.sequence}
+
+        return self._read(ledger, read)
+
+    def list_account_entries(self, ledger: str, path: str, order: str, *, after: int | None = None) -> Answer:
+        """The whole statement; from the line that follows version `after` in this order."""
+
+        def read(book: Book) -> Body:
+            self._account(book, path)
+            lines = cut(book.accounts[path].entries, "version", order, after)
+            return {"items": lines, "sequence": book.sequence}
+
+        return self._read(ledger, read)
+
+    def get_transaction(self, ledger: str, sequence: int) -> Answer:
+        def read(book: Book) -> Body:
+            for transaction in transactions(book):
+                if transaction["sequence"] == sequence:
+                    return transaction
+            raise Refused(404, "transaction_not_found")
+
+        return self._read(ledger, read)
+
+    def list_transactions(self, ledger: str, order: str, *, after: int | None = None) -> Answer:
+        """Every transaction; from the one that follows sequence `after` in this order."""
+
+        def read(book: Book) -> Body:
+            return {"items": cut(transactions(book), "sequence", order, after), "sequence": book.sequence}
+
+        return self._read(ledger, read)
+
+    def list_events(self, ledger: str, after_sequence: int) -> Answer:
+        def read(book: Book) -> Body:
+            if after_sequence > book.sequence:
+                raise Refused(422, "sequence_out_of_range")
+            return {"items": book.events[after_sequence:], "sequence": book.sequence}
+
+        return self._read(ledger, read)
+
+    def _read(self, ledger: str, read: Callable[[Book], Body]) -> Answer:
+        if ledger not in self.books:
+            return Refused(404, "ledger_not_found").answer
+        try:
+            return Answer(200, read(self.books[ledger]))
+        except Refused as refused:
+            return refused.answer
+
+    def _ledger(self, book: Book) -> Body:
+        last = book.events[-1]
+        return {
+            **book.events[0]["ledger"],
+            "sequence": last["sequence"],
+            "recorded_at": last["recorded_at"],
+        }
+
+    def _account(self, book: Book, path: str) -> Body:
+        if path not in book.accounts:
+            raise Refused(404, "account_not_found")
+        account = book.accounts[path]
+        posted = str(account.posted(debits=account.debits, credits=account.credits))
+        configuration = {
+            name: value for name, value in account.opened.items() if name not in ("sequence", "recorded_at")
+        }
+        return {
+            **configuration,
+            "version": len(account.entries),
+            "debits_posted": str(account.debits),
+            "credits_posted": str(account.credits),
+            "debits_pending": "0",
+            "credits_pending": "0",
+            "posted": posted,
+            "available": posted,
+            "sequence": book.sequence,
+        }
+
+
+def transactions(book: Book) -> list[Body]:
+    return [event["transaction"] for event in book.events if "transaction" in event]
+
+
+def cut(items: list[Body], number: str, order: str, after: int | None) -> list[Body]:
+    """What follows the item of this number, oldest or newest first."""
+    if order == "oldest":
+        return [item for item in items if after is None or item[number] > after]
+    return [item for item in reversed(items) if after is None or item[number] < after]
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def meaning(operation: str, body: Body) -> str:
+    """The same text for two requests if and only if they ask for the same."""
+    said = {name: value for name, value in body.items() if (name, value) != ("metadata", {})}
+    if "effective_at" in said:
+        said["effective_at"] = instant(said["effective_at"]).isoformat()
+    return operation + json.dumps(said, sort_keys=True)

@@ -1,0 +1,1001 @@
+"""The service answers as the model does: edge by edge, and then whatever hypothesis comes upon.
+
+Each named edge is played to the model alone, and to the model and the service together. A longer search than the
+ordinary one: `HYPOTHESIS_PROFILE=campaign scripts/test tests/test_model.py`.
+"""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import permutations
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.model import AMOUNT_MAX, Answer, Body, Model, instant
+
+START = datetime(2030, 1, 1, 12, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+TIMEOUT_SECONDS = 20
+PAGES_MAX = 2_000
+
+settings.register_profile("ledger", max_examples=60, stateful_step_count=40)
+settings.register_profile("campaign", max_examples=3_000, stateful_step_count=60)
+PROFILE = settings(
+    settings.get_profile("campaign" if os.environ.get("HYPOTHESIS_PROFILE") == "campaign" else "ledger"),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list that is read page by page: the accounts, an account's statement, or the transactions."""
+
+    kind: str
+    ledger: str
+    account: str = ""
+    order: str = "newest"
+
+    def path(self) -> str:
+        return f"accounts/{self.account}/entries" if self.kind == "entries" else self.kind
+
+    def position(self, item: Body) -> Any:
+        return item[{"accounts": "path", "entries": "version", "transactions": "sequence"}[self.kind]]
+
+
+class Books:
+    """Asks the model and, where there is one, the service the same; every answer of both has to be the same.
+
+    Ledgers go by short names here. In truth each name begins with a fresh prefix, so that nobody's ledgers meet,
+    and the newest prefix sorts first, so that the list of all ledgers need not be read to its end.
+    """
+
+    def __init__(self, service: Any = None) -> None:
+        self.service = service
+        self.model = Model(START)
+        self.prefix = f"0.{10**20 - time.time_ns():020d}.{secrets.token_hex(4)}."
+        self.first_answers: dict[tuple[str, str], Body] = {}
+        self.set_clock(START)
+        if service is not None:
+            self.client = httpx.Client(
+                base_url=service.url,
+                headers={"Authorization": f"Bearer {service.key}"},
+                timeout=TIMEOUT_SECONDS,
+            )
+
+    def close(self) -> None:
+        if self.service is not None:
+            self.client.close()
+
+    def set_clock(self, now: datetime) -> None:
+        self.model.now = now
+        if self.service is not None:
+            self.service.clock.now = now
+
+    def advance(self, seconds: float) -> None:
+        self.set_clock(self.model.now + timedelta(seconds=seconds))
+
+    # Writes
+
+    def create_ledger(self, ledger: str, *, rewritten: bool = False, **fields: Any) -> Answer:
+        body = {"name": self.prefix + ledger, **fields}
+        expected = self.model.create_ledger(body)
+        if self.service is not None:
+            got = self._send("POST", "", body=rewrite(body) if rewritten else body)
+            self._compare(expected, got, write=(ledger, ""))
+        return expected
+
+    def write(self, operation: str, ledger: str, key: str | None, body: Body, *, rewritten: bool = False) -> Answer:
+        sent = rewrite(body) if rewritten else body
+        if operation == "createAccount":
+            expected, path = self.model.create_account(self.prefix + ledger, key, sent), "accounts"
+        else:
+            expected, path = self.model.post_transaction(self.prefix + ledger, key, sent), "transactions"
+        if self.service is not None:
+            got = self._send("POST", f"/{self.prefix}{ledger}/{path}", body=sent, key=key)
+            self._compare(expected, got, write=(ledger, key or ""))
+        return expected
+
+    def open(
+        self, path: str, side: str = "debit", *, key: str | None = "", asset: str = "USD/2", **fields: Any
+    ) -> Answer:
+        body = {"path": path, "asset": asset, "normal_side": side, **fields}
+        return self.write("createAccount", "main", self._key(key), body)
+
+    def post(self, *postings: tuple[str, str, int], key: str | None = "", **fields: Any) -> Answer:
+        moves = [{"debit_account": d, "credit_account": c, "amount": str(amount)} for d, c, amount in postings]
+        return self.write("postTransaction", "main", self._key(key), {"postings": moves, **fields})
+
+    def _key(self, key: str | None) -> str | None:
+        return secrets.token_hex(8) if key == "" else key
+
+    # Reads
+
+    def read_ledger(self, ledger: str = "main") -> Answer:
+        return self._read(self.model.get_ledger(self.prefix + ledger), ledger, "")
+
+    def read_account(self, path: str, ledger: str = "main") -> Answer:
+        return self._read(self.model.get_account(self.prefix + ledger, path), ledger, f"/accounts/{path}")
+
+    def read_transaction(self, sequence: int, ledger: str = "main") -> Answer:
+        expected = self.model.get_transaction(self.prefix + ledger, sequence)
+        return self._read(expected, ledger, f"/transactions/{sequence}")
+
+    def _read(self, expected: Answer, ledger: str, path: str) -> Answer:
+        if self.service is not None:
+            self._compare(expected, self._send("GET", f"/{self.prefix}{ledger}{path}"))
+        return expected
+
+    def remaining(self, listing: Listing, after: Any = None) -> Answer:
+        """What the model has of a list after a position."""
+        ledger = self.prefix + listing.ledger
+        if listing.kind == "accounts":
+            return self.model.list_accounts(ledger, after=after)
+        if listing.kind == "entries":
+            return self.model.list_account_entries(ledger, listing.account, listing.order, after=after)
+        return self.model.list_transactions(ledger, listing.order, after=after)
+
+    def read_page(
+        self,
+        listing: Listing,
+        limit: int,
+        *,
+        cursor: str | None = None,
+        after: Any = None,
+        say_order: bool = True,
+    ) -> tuple[str | None, Any]:
+        """Compare one page with what the model has left of the list; answer where the next one begins."""
+        params: dict[str, Any] = {"limit": limit}
+        if listing.kind != "accounts" and say_order:
+            params["order"] = listing.order
+        if cursor is not None:
+            params["cursor"] = cursor
+        got = self._send("GET", f"/{self.prefix}{listing.ledger}/{listing.path()}", params=params)
+        expected = self.remaining(listing, after)
+        if expected.status != 200 or got.status_code != 200:
+            self._compare(expected, got)
+            return None, None
+        page, left = in_plain(got.json()), expected.body["items"]
+        assert set(page) == {"items", "next_cursor", "sequence"}
+        assert page["sequence"] == expected.body["sequence"]
+        self._compare_part(page["items"], left, limit)
+        if page["next_cursor"] is None:
+            assert page["items"] == left
+            return None, None
+        assert page["items"] != left, "a next page is promised, but nothing is left"
+        return page["next_cursor"], listing.position(page["items"][-1])
+
+    def read_list(self, listing: Listing, limit: int) -> Answer:
+        if self.service is not None:
+            cursor, after = self.read_page(listing, limit)
+            while cursor is not None:
+                cursor, after = self.read_page(listing, limit, cursor=cursor, after=after)
+        return self.remaining(listing)
+
+    def read_events(self, after_sequence: int, limit: int, ledger: str = "main") -> Answer:
+        """Compare one page of the log."""
+        expected = self.model.list_events(self.prefix + ledger, after_sequence)
+        if self.service is None:
+            return expected
+        params = {"after_sequence": after_sequence, "limit": limit}
+        got = self._send("GET", f"/{self.prefix}{ledger}/events", params=params)
+        if expected.status != 200 or got.status_code != 200:
+            self._compare(expected, got)
+            return expected
+        page, left = in_plain(got.json()), expected.body["items"]
+        self._compare_part(page["items"], left, limit)
+        last = page["items"][-1]["sequence"] if page["items"] else after_sequence
+        assert page == {
+            "items": page["items"],
+            "next_after_sequence": last,
+            "sequence": expected.body["sequence"],
+        }
+        return expected
+
+    def read_ledgers(self, limit: int) -> None:
+        """Compare our part of the list of all ledgers, of which there are many."""
+        mine: list[Body] = []
+        params: dict[str, Any] = {"limit": limit}
+        for _ in range(PAGES_MAX):
+            page = in_plain(self._send("GET", "", params=params).json())
+            names = [item["name"] for item in page["items"]]
+            assert len(names) <= limit
+            assert names == sorted(names)
+            mine += [item for item in page["items"] if item["name"].startswith(self.prefix)]
+            if page["next_cursor"] is None or names[-1] > self.prefix + "~":
+                break
+            params = {"limit": limit, "cursor": page["next_cursor"]}
+        assert mine == self.model.list_ledgers().body["items"]
+
+    def _compare_part(self, items: list[Body], left: list[Body], limit: int) -> None:
+        assert items == left[: len(items)]
+        assert len(items) <= limit
+        assert items or not left, "an empty page, although more is left"
+
+    def refuse_cursor(self, listing: Listing, cursor: str) -> None:
+        params = {"cursor": cursor} | ({} if listing.kind == "accounts" else {"order": listing.order})
+        got = self._send("GET", f"/{self.prefix}{listing.ledger}/{listing.path()}", params=params)
+        self._compare(Answer(400, {"status": 400, "code": "invalid_cursor"}), got)
+
+    # Comparison
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        body: Body | None = None,
+        key: str | None = None,
+    ) -> httpx.Response:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        content = None if body is None else json.dumps(body, ensure_ascii=False)
+        return self.client.request(method, "/v1/ledgers" + path, params=params, content=content, headers=headers)
+
+    def _compare(self, expected: Answer, got: httpx.Response, write: tuple[str, str] | None = None) -> None:
+        said = in_plain(got.json())
+        request_id = got.headers["X-Request-Id"]
+        if got.status_code >= 400:
+            assert got.headers["Content-Type"] == "application/problem+json", got.text
+            assert said.pop("request_id") == request_id
+            said.pop("errors", None)
+            unpredicted = {name: said.pop(name) for name in ("type", "title", "detail")}
+        else:
+            assert got.headers["Content-Type"] == "application/json", got.text
+            unpredicted = {}
+        replayed = got.headers.get("Idempotency-Replayed")
+        assert (got.status_code, said, replayed) == (
+            expected.status,
+            expected.body,
+            "true" if expected.replayed else None,
+        )
+        if write is not None and not expected.replayed:
+            self.first_answers.setdefault(write, unpredicted)
+        elif write is not None:
+            assert unpredicted == self.first_answers[write]
+
+
+def in_plain(value: Any) -> Any:
+    """JSON with its instants read, each of which has to be in UTC."""
+    if isinstance(value, dict):
+        return {
+            name: in_utc(inner) if name in ("recorded_at", "effective_at") else in_plain(inner)
+            for name, inner in value.items()
+        }
+    return [in_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def in_utc(text: str) -> datetime:
+    read = datetime.fromisoformat(text)
+    assert read.utcoffset() == timedelta(0), text
+    return read
+
+
+def rewrite(body: Body) -> Body:
+    """The same request in other words: another order, another offset, a default said or left unsaid."""
+    other = dict(reversed(body.items()))
+    if "effective_at" in other and "1900" < other["effective_at"] < "9000":
+        zone = timezone(timedelta(hours=5, minutes=30))
+        other["effective_at"] = instant(other["effective_at"]).astimezone(zone).isoformat()
+    if other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
+        other["metadata"] = {}
+    if "postings" in other:
+        other["postings"] = [dict(reversed(posting.items())) for posting in other["postings"]]
+    return other
+
+
+# The edges
+
+
+@pytest.fixture(params=["model", "service"])
+def books(request: pytest.FixtureRequest) -> Iterator[Books]:
+    """Books with a ledger, `main`, whose clock goes on from where the service's was."""
+    service = request.getfixturevalue("service") if request.param == "service" else None
+    before = service.clock.now if service is not None else START
+    books = Books(service)
+    assert books.create_ledger("main").status == 201
+    yield books
+    if service is not None:
+        check_from_reads(books)
+        service.clock.now = max(before, service.clock.now)
+    books.close()
+
+
+def refusal(answer: Answer, *fields: str) -> list[Any]:
+    """The code of a refusal, and the fields asked for."""
+    assert answer.status >= 400, answer
+    return [answer.body["code"], *(answer.body[name] for name in fields)]
+
+
+def column(answer: Answer, name: str) -> list[Any]:
+    return [item[name] for item in answer.body["items"]]
+
+
+def statement(books: Books, path: str, *, order: str = "oldest") -> Answer:
+    return books.read_list(Listing("entries", "main", path, order), 2)
+
+
+def test_a_ledger_begins_with_the_event_that_created_it(books: Books) -> None:
+    answer = books.create_ledger("other", description="Ours", metadata={"team": "payments"})
+    expected = {
+        "name": books.prefix + "other",
+        "description": "Ours",
+        "metadata": {"team": "payments"},
+        "revision": 1,
+        "sequence": 1,
+        "recorded_at": START,
+    }
+    assert (answer.status, answer.body) == (201, expected)
+    event = {"sequence": 1, "kind": "ledger_created", "recorded_at": START, "actor": "operator"}
+    assert books.read_events(0, 10, "other").body["items"] == [{**event, "ledger": expected}]
+
+
+def test_a_ledger_created_again_is_answered_as_the_first_time(books: Books) -> None:
+    first = books.create_ledger("other", description="Ours")
+    books.advance(5)
+    books.write("createAccount", "other", "k", {"path": "a", "asset": "X/0", "normal_side": "debit"})
+    assert books.create_ledger("other", description="Ours") == Answer(201, first.body, replayed=True)
+    assert books.read_ledger("other").body == {
+        **first.body,
+        "sequence": 2,
+        "recorded_at": START + timedelta(seconds=5),
+    }
+
+
+def test_a_ledger_of_the_same_name_with_another_body_is_refused(books: Books) -> None:
+    assert refusal(books.create_ledger("main", description="")) == ["ledger_exists"]
+    assert refusal(books.create_ledger("main", metadata={"a": "b"})) == ["ledger_exists"]
+    assert books.create_ledger("main").replayed
+
+
+def test_no_metadata_means_the_same_as_empty_metadata(books: Books) -> None:
+    assert books.create_ledger("main", metadata={}).replayed
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 1), key="k")
+    assert books.post(("a", "b", 1), key="k", metadata={}).replayed
+
+
+def test_an_account_opens_with_its_configuration_and_empty_counters(books: Books) -> None:
+    answer = books.open("a:b", "credit", minimum_balance="-5", maximum_balance="0", metadata={"k": "v"})
+    configuration = {
+        "path": "a:b",
+        "asset": "USD/2",
+        "normal_side": "credit",
+        "status": "open",
+        "minimum_balance": "-5",
+        "maximum_balance": "0",
+        "description": None,
+        "metadata": {"k": "v"},
+        "revision": 1,
+    }
+    assert answer.body == {**configuration, "sequence": 2, "recorded_at": START}
+    counters = dict.fromkeys(("debits_posted", "credits_posted", "debits_pending", "credits_pending"), "0")
+    assert books.read_account("a:b").body == {
+        **configuration,
+        **counters,
+        "version": 0,
+        "posted": "0",
+        "available": "0",
+        "sequence": 2,
+    }
+
+
+def test_an_account_opens_once(books: Books) -> None:
+    books.open("a")
+    assert refusal(books.open("a"), "account") == ["account_exists", "a"]
+    assert refusal(books.open("a", minimum_balance="1"), "account") == ["account_exists", "a"]
+    assert books.open("A").status == 201
+
+
+def test_an_account_whose_limits_rule_out_zero_does_not_open(books: Books) -> None:
+    minimum, maximum = ["limit_not_met", "/minimum_balance"], ["limit_not_met", "/maximum_balance"]
+    assert refusal(books.open("a", minimum_balance="1"), "pointer") == minimum
+    assert refusal(books.open("a", maximum_balance="-1"), "pointer") == maximum
+    assert refusal(books.open("a", minimum_balance="5", maximum_balance="-5"), "pointer") == minimum
+    assert refusal(books.open("a", minimum_balance="7", maximum_balance="3"), "pointer") == minimum
+    assert books.open("a", minimum_balance="0", maximum_balance="0").status == 201
+
+
+def test_accounts_are_listed_in_bytewise_order(books: Books) -> None:
+    for path in ("b", "a:b", "a.b", "_", "B", "a-b", "a", "0", "a0", "a_b", "aB"):
+        books.open(path)
+    answer = books.read_list(Listing("accounts", "main"), 3)
+    assert column(answer, "path") == ["0", "B", "_", "a", "a-b", "a.b", "a0", "a:b", "aB", "a_b", "b"]
+
+
+def test_a_transaction_moves_value_and_numbers_its_entries(books: Books) -> None:
+    books.open("bank")
+    books.open("wallet", "credit")
+    books.advance(1)
+    answer = books.post(("bank", "wallet", 1250), ("wallet", "bank", 250), reference="r", group="g", description="d")
+    moved = {"asset": "USD/2", "debit_account": "bank", "credit_account": "wallet", "amount": "1250"}
+    back = {"asset": "USD/2", "debit_account": "wallet", "credit_account": "bank", "amount": "250"}
+    assert answer.body == {
+        "sequence": 4,
+        "kind": "transaction_posted",
+        "recorded_at": START + timedelta(seconds=1),
+        "effective_at": START + timedelta(seconds=1),
+        "actor": "operator",
+        "postings": [
+            {**moved, "debit_version": 1, "credit_version": 1},
+            {**back, "debit_version": 2, "credit_version": 2},
+        ],
+        "reference": "r",
+        "group": "g",
+        "description": "d",
+        "metadata": {},
+    }
+    assert books.read_transaction(4).body == answer.body
+    wallet = books.read_account("wallet").body
+    assert [wallet[name] for name in ("debits_posted", "credits_posted", "posted", "version")] == [
+        "250",
+        "1250",
+        "1000",
+        2,
+    ]
+    assert column(statement(books, "wallet"), "balance") == ["1250", "1000"]
+    assert column(statement(books, "bank", order="newest"), "side") == ["credit", "debit"]
+
+
+def test_an_account_named_several_times_counts_each_posting(books: Books) -> None:
+    books.open("a")
+    books.open("b", "credit")
+    books.open("c", "credit")
+    answer = books.post(("a", "b", 1), ("a", "c", 2), ("a", "b", 3), ("a", "b", 3))
+    assert [posting["debit_version"] for posting in answer.body["postings"]] == [1, 2, 3, 4]
+    assert column(statement(books, "a"), "balance") == ["1", "3", "6", "9"]
+    assert column(statement(books, "b"), "balance") == ["1", "4", "7"]
+
+
+def test_a_posting_needs_two_different_accounts(books: Books) -> None:
+    books.open("a")
+    assert refusal(books.post(("a", "a", 1), key="k")) == ["validation_failed"]
+    books.open("b")
+    assert books.post(("a", "b", 1), key="k").status == 201
+
+
+def test_limits_apply_to_the_result_of_the_whole_transaction(books: Books) -> None:
+    books.open("a", minimum_balance="0", maximum_balance="0")
+    books.open("b")
+    assert books.post(("b", "a", 9), ("a", "b", 9)).status == 201
+    assert books.post(("a", "b", 9), ("b", "a", 9)).status == 201
+    assert books.post(("a", "b", 9), ("b", "a", 8)).status == 422
+
+
+def test_insufficient_funds_tell_what_is_available_and_what_is_required(books: Books) -> None:
+    books.open("bank", minimum_balance="-100")
+    books.open("wallet", "credit", minimum_balance="-10")
+    books.post(("bank", "wallet", 5))
+    wanted = ("account", "available", "required")
+    answer = books.post(("wallet", "bank", 15), ("wallet", "bank", 2), ("bank", "wallet", 1))
+    assert refusal(answer, *wanted) == ["insufficient_funds", "wallet", "15", "16"]
+    assert refusal(books.post(("wallet", "bank", 16)), *wanted) == [
+        "insufficient_funds",
+        "wallet",
+        "15",
+        "16",
+    ]
+    assert books.post(("wallet", "bank", 15)).status == 201
+    answer = books.post(("wallet", "bank", 1))
+    assert refusal(answer, *wanted) == ["insufficient_funds", "wallet", "0", "1"]
+
+
+def test_an_exceeded_maximum_tells_the_room_and_what_is_required(books: Books) -> None:
+    books.open("bank")
+    books.open("jar", "credit", maximum_balance="10")
+    books.post(("bank", "jar", 4))
+    answer = books.post(("bank", "jar", 7))
+    assert refusal(answer, "account", "available", "required") == ["maximum_exceeded", "jar", "6", "7"]
+    assert books.post(("bank", "jar", 6)).status == 201
+
+
+def test_books_refuse_in_the_published_order(books: Books) -> None:
+    """One request has every fault; as each is mended, the next one is answered."""
+    books.open("bank", "debit", maximum_balance="10")
+    books.open("wallet", "credit", minimum_balance="0")
+    books.open("euros", "credit", asset="EUR/2")
+    books.open("full", "credit")
+    books.open("spent", "debit")
+    books.post(("spent", "full", AMOUNT_MAX), reference="r")
+    late = (START - timedelta(days=1)).isoformat()
+
+    postings = [("bank", "euros", 11), ("wallet", "spent", 1), ("spent", "full", 1), ("bank", "none", 1)]
+    answer = books.post(*postings, reference="r", effective_at="1899-12-31T23:59:59Z")
+    assert refusal(answer, "pointer") == ["time_out_of_range", "/effective_at"]
+    answer = books.post(*postings, reference="r", effective_at=late)
+    assert refusal(answer, "pointer") == ["reference_exists", "/reference"]
+    answer = books.post(*postings, reference="s")
+    assert refusal(answer, "pointer") == ["unknown_account", "/postings/3/credit_account"]
+    answer = books.post(*postings[:3])
+    assert refusal(answer, "pointer") == ["asset_mismatch", "/postings/0"]
+    postings[0] = ("bank", "spent", 11)
+    assert refusal(books.post(*postings[:3]), "account") == ["amount_overflow", "spent"]
+    assert refusal(books.post(*postings[:2]), "account") == ["insufficient_funds", "wallet"]
+    assert refusal(books.post(postings[0]), "account") == ["maximum_exceeded", "bank"]
+
+
+def test_the_account_named_first_is_refused_first_and_the_debited_one_before_the_credited(
+    books: Books,
+) -> None:
+    for path in ("z", "y", "x"):
+        books.open(path, "credit", minimum_balance="0")
+    books.open("bank", "debit", minimum_balance="0")
+    assert refusal(books.post(("z", "bank", 1)), "account") == ["insufficient_funds", "z"]
+    assert refusal(books.post(("y", "x", 1), ("x", "bank", 9)), "account") == ["insufficient_funds", "y"]
+    answer = books.post(("none", "nothing", 1))
+    assert refusal(answer, "pointer") == ["unknown_account", "/postings/0/debit_account"]
+
+
+def test_a_counter_holds_38_digits_and_no_more(books: Books) -> None:
+    books.open("a")
+    books.open("b", "credit")
+    books.open("c")
+    assert books.post(("a", "b", AMOUNT_MAX)).status == 201
+    assert refusal(books.post(("c", "b", 1)), "account") == ["amount_overflow", "b"]
+    assert refusal(books.post(("b", "a", 1), ("a", "b", 1)), "account") == ["amount_overflow", "b"]
+    assert books.post(("b", "a", AMOUNT_MAX)).status == 201
+    assert books.read_account("a").body["posted"] == "0"
+    assert refusal(books.post(("b", "c", 1)), "account") == ["amount_overflow", "b"]
+
+
+def test_one_transaction_may_name_more_than_a_counter_holds(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    answer = books.post(("a", "b", AMOUNT_MAX), ("a", "b", AMOUNT_MAX))
+    assert refusal(answer, "account") == ["amount_overflow", "a"]
+
+
+def test_required_and_available_may_be_longer_than_38_digits(books: Books) -> None:
+    books.open("a", "credit", minimum_balance=str(-AMOUNT_MAX))
+    books.open("b", "debit", minimum_balance="0")
+    books.open("c", "debit")
+    assert books.post(("c", "a", AMOUNT_MAX)).status == 201
+    answer = books.post(("a", "b", AMOUNT_MAX))
+    assert refusal(answer, "available", "required") == ["insufficient_funds", "0", str(AMOUNT_MAX)]
+    assert books.post(("a", "c", AMOUNT_MAX)).status == 201
+
+
+def test_effective_times_reach_from_1900_to_a_minute_ahead(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    ahead = START + timedelta(seconds=60)
+    out = ["time_out_of_range", "/effective_at"]
+    assert books.post(("a", "b", 1), effective_at=ahead.isoformat()).body["effective_at"] == ahead
+    answer = books.post(("a", "b", 1), effective_at=(ahead + MICROSECOND).isoformat())
+    assert refusal(answer, "pointer") == out
+    assert books.post(("a", "b", 1), effective_at="1900-01-01T00:00:00Z").status == 201
+    answer = books.post(("a", "b", 1), effective_at="1899-12-31T23:59:59.999999Z")
+    assert refusal(answer, "pointer") == out
+    assert refusal(books.post(("a", "b", 1), effective_at="0001-01-01T00:00:00Z"), "pointer") == out
+    assert refusal(books.post(("a", "b", 1), effective_at="9999-12-31T23:59:59Z"), "pointer") == out
+
+
+def test_recorded_at_never_falls_when_the_clock_does(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.advance(-3600)
+    answer = books.post(("a", "b", 1))
+    assert (answer.body["recorded_at"], answer.body["effective_at"]) == (START, START)
+    answer = books.post(("a", "b", 1), effective_at=START.isoformat())
+    assert refusal(answer, "pointer") == ["time_out_of_range", "/effective_at"]
+    books.advance(3600.000001)
+    assert books.post(("a", "b", 1)).body["recorded_at"] == START + MICROSECOND
+
+
+def test_an_entry_is_late_if_its_account_has_seen_a_later_time(books: Books) -> None:
+    for path in ("a", "b", "c"):
+        books.open(path)
+    yesterday = START - timedelta(days=1)
+    books.post(("a", "b", 1), effective_at=yesterday.isoformat())
+    books.post(("a", "b", 1), effective_at=yesterday.isoformat())
+    before = (yesterday - MICROSECOND).isoformat()
+    books.post(("a", "c", 1), ("b", "c", 1), ("a", "b", 1), effective_at=before)
+    books.post(("c", "b", 1), effective_at=(yesterday - MICROSECOND / 1).isoformat())
+    books.post(("a", "c", 1), effective_at=yesterday.isoformat())
+    assert column(statement(books, "a"), "late") == [False, False, True, True, False]
+    assert column(statement(books, "b"), "late") == [False, False, True, True, True]
+    assert column(statement(books, "c"), "late") == [False, False, False, False]
+
+
+def test_a_replay_shows_the_first_answer_however_the_books_have_moved_on(books: Books) -> None:
+    opened = books.open("a", key="open")
+    books.open("b")
+    first = books.post(("a", "b", 5), key="k", effective_at="2029-12-31T20:00:00+01:00")
+    books.advance(60)
+    books.post(("a", "b", 7))
+    again = books.post(("a", "b", 5), key="k", effective_at="2029-12-31T19:00:00Z")
+    assert again == Answer(201, first.body, replayed=True)
+    assert books.open("a", key="open") == Answer(201, opened.body, replayed=True)
+    assert books.read_ledger().body["sequence"] == 5
+
+
+def test_a_refusal_is_frozen_with_its_key(books: Books) -> None:
+    books.open("bank")
+    books.open("wallet", "credit", minimum_balance="0")
+    first = books.post(("wallet", "bank", 5), key="k")
+    unknown = books.post(("bank", "new", 5), key="u")
+    books.post(("bank", "wallet", 5))
+    books.open("new")
+    assert books.post(("wallet", "bank", 5), key="k") == Answer(422, first.body, replayed=True)
+    assert books.post(("bank", "new", 5), key="u") == Answer(422, unknown.body, replayed=True)
+    assert books.post(("wallet", "bank", 5), key="another").status == 201
+    assert refusal(books.post(("wallet", "bank", 4), key="k")) == ["idempotency_key_reused"]
+
+
+def test_a_key_serves_one_request_of_one_operation(books: Books) -> None:
+    books.open("a", key="k")
+    books.open("b")
+    reused = ["idempotency_key_reused"]
+    assert refusal(books.post(("a", "b", 1), key="k")) == reused
+    assert refusal(books.open("a", "credit", key="k")) == reused
+    assert refusal(books.open("a", key="k", description="")) == reused
+    assert books.open("a", key="k").replayed
+    assert books.open("c", key="K").status == 201
+    assert refusal(books.post(("a", "none", 1), key="k", reference="r")) == reused
+
+
+def test_a_key_is_scoped_to_its_ledger(books: Books) -> None:
+    books.open("a", key="k")
+    books.create_ledger("other")
+    answer = books.write("createAccount", "other", "k", {"path": "b", "asset": "X/0", "normal_side": "debit"})
+    assert (answer.status, answer.replayed) == (201, False)
+
+
+def test_what_the_books_did_not_decide_leaves_the_key_free(books: Books) -> None:
+    body = {"path": "a", "asset": "X/0", "normal_side": "debit"}
+    assert refusal(books.write("createAccount", "other", "k", body)) == ["ledger_not_found"]
+    assert refusal(books.open("a", key=None)) == ["idempotency_key_required"]
+    books.create_ledger("other")
+    assert books.write("createAccount", "other", "k", body).status == 201
+
+
+def test_a_reference_is_given_once_and_a_refused_transaction_leaves_it_free(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    assert refusal(books.post(("a", "none", 1), reference="r")) == [
+        "unknown_account",
+    ]
+    assert books.post(("a", "b", 1), reference="r").status == 201
+    answer = books.post(("a", "b", 1), reference="r")
+    assert (answer.status, answer.body["pointer"]) == (409, "/reference")
+    assert books.post(("a", "b", 1), reference="R").status == 201
+
+
+def test_a_refusal_takes_no_sequence(books: Books) -> None:
+    books.open("a")
+    books.open("a")
+    books.post(("a", "b", 1))
+    assert books.open("b").body["sequence"] == 3
+
+
+def test_only_a_transaction_is_found_by_its_sequence(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    sequence = books.post(("a", "b", 1)).body["sequence"]
+    assert books.read_transaction(sequence).status == 200
+    for other in (1, 2, sequence + 1, 2**53 - 1):
+        assert refusal(books.read_transaction(other)) == ["transaction_not_found"]
+
+
+def test_the_log_is_read_up_to_its_end_and_refused_beyond(books: Books) -> None:
+    books.open("a")
+    assert column(books.read_events(0, 1000), "sequence") == [1, 2]
+    assert column(books.read_events(1, 1), "sequence") == [2]
+    assert column(books.read_events(2, 1), "sequence") == []
+    assert refusal(books.read_events(3, 1)) == ["sequence_out_of_range"]
+    assert refusal(books.read_events(2**53 - 1, 1)) == ["sequence_out_of_range"]
+
+
+def test_transactions_are_listed_newest_or_oldest_first(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    for amount in range(1, 6):
+        books.post(("a", "b", amount))
+    oldest = books.read_list(Listing("transactions", "main", order="oldest"), 2)
+    newest = books.read_list(Listing("transactions", "main", order="newest"), 5)
+    assert column(oldest, "sequence") == [4, 5, 6, 7, 8]
+    assert column(newest, "sequence") == [8, 7, 6, 5, 4]
+
+
+def test_what_is_not_there_is_not_found(books: Books) -> None:
+    assert refusal(books.read_account("none")) == ["account_not_found"]
+    assert refusal(books.read_list(Listing("entries", "main", "none"), 5)) == ["account_not_found"]
+    not_found = ["ledger_not_found"]
+    assert refusal(books.read_ledger("other")) == not_found
+    assert refusal(books.read_account("a", "other")) == not_found
+    assert refusal(books.read_transaction(1, "other")) == not_found
+    assert refusal(books.read_events(9, 5, "other")) == not_found
+    for kind in ("accounts", "entries", "transactions"):
+        assert refusal(books.read_list(Listing(kind, "other", "a"), 5)) == not_found
+
+
+# What hypothesis comes upon
+
+LEDGERS = ["a", "_", "B"]
+PATHS = ["bank", "wallet", "jar", "bank:2", "Bank", "bank-2"]
+OPENED = PATHS[:3]
+SECONDS = [0.000001, 1.0, 60.0, 60.000001, 3600.0, 86400.0]
+HUGE = [AMOUNT_MAX, AMOUNT_MAX - 1, AMOUNT_MAX // 2, AMOUNT_MAX // 2 + 1, 2**63, 10**28 + 1]
+
+ledgers = st.sampled_from([*LEDGERS[:1] * 8, *LEDGERS])
+paths = st.sampled_from([*OPENED * 3, *PATHS])
+limits = st.integers(1, 5)
+listings = st.builds(
+    lambda kind, ledger, path, order: {
+        "accounts": Listing("accounts", ledger),
+        "entries": Listing("entries", ledger, path, order),
+        "transactions": Listing("transactions", ledger, "", order),
+    }[kind],
+    st.sampled_from(["entries", "entries", "transactions", "accounts"]),
+    ledgers,
+    paths,
+    st.sampled_from(["oldest", "newest"]),
+)
+texts = st.sampled_from(["", "tea", "Tee für zwei\n\t🫖", "'; drop table events; --", '\\"', "\ufffd\u2028"])
+metadata = st.dictionaries(st.sampled_from(["a", "b.c", "__proto__"]), texts, max_size=2)
+amounts = st.sampled_from([*range(1, 10)] * 3 + HUGE)
+balances = st.integers(-9, 20) | st.sampled_from([*HUGE, *(-huge for huge in HUGE)])
+pairs = st.sampled_from([*permutations(OPENED, 2)] * 6 + [*permutations(PATHS, 2), ("bank", "bank")])
+postings = st.builds(
+    lambda pair, amount: {"debit_account": pair[0], "credit_account": pair[1], "amount": str(amount)},
+    pairs,
+    amounts,
+)
+several_postings = st.lists(postings, min_size=1, max_size=4)
+texts_and_metadata = {"description": texts, "metadata": metadata}
+ledger_fields = st.fixed_dictionaries({}, optional=texts_and_metadata)
+accounts = st.fixed_dictionaries(
+    {
+        "path": st.sampled_from(PATHS),
+        "asset": st.sampled_from(["USD/2", "USD/2", "POINTS/0"]),
+        "normal_side": st.sampled_from(["debit", "credit"]),
+    },
+    optional={
+        "minimum_balance": balances.map(lambda balance: str(min(balance, 1))),
+        "maximum_balance": balances.map(lambda balance: str(max(balance, -1))),
+        **texts_and_metadata,
+    },
+)
+transactions = st.fixed_dictionaries(
+    {"postings": several_postings},
+    optional={
+        "reference": st.sampled_from(["r1", "R1", "r2", "r3", "r4"]),
+        "group": st.sampled_from(["g1", "{}"]),
+        **texts_and_metadata,
+    },
+)
+effective_times = st.sampled_from(
+    [
+        None,
+        0.0,
+        *(-seconds for seconds in SECONDS),
+        *SECONDS[:4],
+        "2029-12-31T23:59:59.999999-12:00",
+        "1900-01-01T00:00:00Z",
+        "1899-12-31T23:59:59.999999Z",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Write:
+    operation: str
+    ledger: str
+    key: str
+    body: Body
+
+
+@dataclass(frozen=True)
+class OpenPage:
+    """A list of which a page has been read and more was promised."""
+
+    listing: Listing
+    cursor: str
+    after: Any
+
+
+class Comparison(RuleBasedStateMachine):
+    """Any requests in any order, each of which the service has to answer as the model does."""
+
+    writes = Bundle("writes")
+    pages = Bundle("pages")
+
+    def __init__(self, service: Any) -> None:
+        super().__init__()
+        self.books = Books(service)
+        self.keys = 0
+        self.passed = True
+
+    @initialize(target=writes, sides=st.tuples(*[st.sampled_from(["debit", "credit"])] * 3))
+    def open_the_books(self, sides: tuple[str, str, str]) -> Any:
+        """A ledger and three accounts, so that the first transaction can already succeed."""
+        self.create_ledger(LEDGERS[0], {}, rewritten=False)
+        limits: list[Body] = [{}, {"minimum_balance": "0"}, {"maximum_balance": "20"}]
+        bodies = [
+            {"path": path, "asset": "USD/2", "normal_side": side, **limit}
+            for path, side, limit in zip(OPENED, sides, limits, strict=True)
+        ]
+        return multiple(*(self.open_account(LEDGERS[0], body) for body in bodies))
+
+    @rule(ledger=ledgers, fields=ledger_fields, rewritten=st.booleans())
+    def create_ledger(self, ledger: str, fields: Body, rewritten: bool) -> None:
+        self.compared(self.books.create_ledger, ledger, rewritten=rewritten, **fields)
+
+    @rule(target=writes, ledger=ledgers, body=accounts)
+    def open_account(self, ledger: str, body: Body) -> Write:
+        return self.send("createAccount", ledger, body)
+
+    @rule(target=writes, ledger=ledgers, body=transactions, effective=effective_times)
+    def post_transaction(self, ledger: str, body: Body, effective: Any) -> Write:
+        if isinstance(effective, float):
+            effective = (self.books.model.now + timedelta(seconds=effective)).isoformat()
+        if effective is not None:
+            body = {**body, "effective_at": effective}
+        return self.send("postTransaction", ledger, body)
+
+    @rule(target=writes, bodies=st.lists(several_postings, min_size=1, max_size=6))
+    def post_plain_transactions(self, bodies: list[list[Body]]) -> Any:
+        """What moves the balances on is what makes the rest worth asking."""
+        return multiple(*(self.send("postTransaction", LEDGERS[0], {"postings": body}) for body in bodies))
+
+    @rule(write=writes, rewritten=st.booleans())
+    def retry(self, write: Write, rewritten: bool) -> None:
+        self.send(write.operation, write.ledger, write.body, key=write.key, rewritten=rewritten)
+
+    @rule(target=writes, write=writes, other=writes)
+    def use_a_key_for_another_request(self, write: Write, other: Write) -> Write:
+        return self.send(other.operation, other.ledger, other.body, key=write.key)
+
+    @rule(seconds=st.sampled_from([*SECONDS, *(-seconds for seconds in SECONDS)]))
+    def move_the_clock(self, seconds: float) -> None:
+        self.books.advance(seconds)
+
+    @rule(
+        what=st.sampled_from(["transaction", "events", "account", "ledger"]),
+        ledger=ledgers,
+        path=paths,
+        back=st.integers(-1, 6),
+        limit=limits,
+    )
+    def read(self, what: str, ledger: str, path: str, back: int, limit: int) -> None:
+        """`back` counts sequences from the end of the log; -1 lies beyond it."""
+        book = self.books.model.books.get(self.books.prefix + ledger)
+        sequence = max(0, (book.sequence if book else 0) - back)
+        if what == "transaction":
+            self.compared(self.books.read_transaction, max(1, sequence), ledger)
+        elif what == "events":
+            self.compared(self.books.read_events, sequence, limit, ledger)
+        elif what == "account":
+            self.compared(self.books.read_account, path, ledger)
+        else:
+            self.compared(self.books.read_ledger, ledger)
+
+    @rule(limit=limits)
+    def list_ledgers(self, limit: int) -> None:
+        self.compared(self.books.read_ledgers, limit)
+
+    @rule(listing=listings, limit=limits)
+    def read_a_list(self, listing: Listing, limit: int) -> None:
+        self.compared(self.books.read_list, listing, limit)
+
+    @rule(target=pages, listing=listings)
+    def begin_a_list(self, listing: Listing) -> Any:
+        return self.read_page(listing, 1)
+
+    @rule(target=pages, page=consumes(pages), limit=limits, say_order=st.booleans())
+    def read_on(self, page: OpenPage, limit: int, say_order: bool) -> Any:
+        """A list goes on where it was left, whatever has been written since."""
+        return self.read_page(page.listing, limit, cursor=page.cursor, after=page.after, say_order=say_order)
+
+    @rule(page=pages, listing=listings)
+    def read_on_in_another_list(self, page: OpenPage, listing: Listing) -> None:
+        if listing != page.listing:
+            self.compared(self.books.refuse_cursor, listing, page.cursor)
+
+    def send(
+        self, operation: str, ledger: str, body: Body, *, key: str | None = None, rewritten: bool = False
+    ) -> Write:
+        if key is None:
+            self.keys += 1
+            key = f"k{self.keys}"
+        self.compared(self.books.write, operation, ledger, key, body, rewritten=rewritten)
+        return Write(operation, ledger, key, body)
+
+    def read_page(self, listing: Listing, limit: int, **position: Any) -> Any:
+        cursor, after = self.compared(self.books.read_page, listing, limit, **position)
+        return multiple() if cursor is None else OpenPage(listing, cursor, after)
+
+    def compared(self, ask: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Ask, and remember if the answers differed: the end of such books says nothing new."""
+        self.passed = False
+        answer = ask(*args, **named)
+        self.passed = True
+        return answer
+
+    def teardown(self) -> None:
+        if self.passed:
+            check_from_reads(self.books)
+        self.books.close()
+
+
+def check_from_reads(books: Books) -> None:
+    """What has to hold of any ledger, by what it says of itself and by nothing else."""
+    books.read_ledgers(1000)
+    for name in books.model.books:
+        head = in_plain(books._send("GET", f"/{name}").json())
+        events = read_whole_log(books, name)
+        assert [event["sequence"] for event in events] == list(range(1, head["sequence"] + 1))
+        recorded = [event["recorded_at"] for event in events]
+        assert recorded == sorted(recorded)
+        assert head["recorded_at"] == recorded[-1]
+
+        page = in_plain(books._send("GET", f"/{name}/accounts", params={"limit": 1000}).json())
+        opened = [event["account"]["path"] for event in events if event["kind"] == "account_opened"]
+        assert [account["path"] for account in page["items"]] == sorted(opened)
+        sums: dict[str, int] = {}
+        for account in page["items"]:
+            sums.setdefault(account["asset"], 0)
+            sums[account["asset"]] += int(account["debits_posted"]) - int(account["credits_posted"])
+            check_statement(books, name, account)
+        assert set(sums.values()) <= {0}
+
+
+def read_whole_log(books: Books, name: str) -> list[Body]:
+    events: list[Body] = []
+    for _ in range(PAGES_MAX):
+        params = {"after_sequence": len(events), "limit": 1000}
+        page = in_plain(books._send("GET", f"/{name}/events", params=params).json())
+        events += page["items"]
+        if not page["items"]:
+            return events
+    raise AssertionError("the log has no end")
+
+
+def check_statement(books: Books, name: str, account: Body) -> None:
+    """An account's counters, its version and each balance are the fold of its entries, within its limits."""
+    params = {"order": "oldest", "limit": 1000}
+    path = f"/{name}/accounts/{account['path']}"
+    entries = in_plain(books._send("GET", path + "/entries", params=params).json())["items"]
+    assert [entry["version"] for entry in entries] == list(range(1, account["version"] + 1))
+    counters = {"debit": 0, "credit": 0}
+    lower = None if account["minimum_balance"] is None else int(account["minimum_balance"])
+    upper = None if account["maximum_balance"] is None else int(account["maximum_balance"])
+    for number, entry in enumerate(entries):
+        counters[entry["side"]] += int(entry["amount"])
+        raised = counters["debit"] - counters["credit"]
+        balance = raised if account["normal_side"] == "debit" else -raised
+        assert entry["balance"] == str(balance)
+        if number + 1 == len(entries) or entries[number + 1]["sequence"] != entry["sequence"]:
+            assert lower is None or balance >= lower
+            assert upper is None or balance <= upper
+    assert account["debits_posted"] == str(counters["debit"])
+    assert account["credits_posted"] == str(counters["credit"])
+    assert account["posted"] == account["available"] == (entries[-1]["balance"] if entries else "0")
+
+
+def test_the_service_answers_whatever_is_asked_as_the_model_does(service: Any) -> None:
+    before = service.clock.now
+    try:
+        run_state_machine_as_test(lambda: Comparison(service), settings=PROFILE)
+    finally:
+        service.clock.now = max(before, service.clock.now)
