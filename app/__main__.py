@@ -1,5 +1,8 @@
 """`python -m app`: the server process of a container, listening on HOST and PORT."""
 
+import signal
+import sys
+
 import uvicorn
 
 from app.main import create_app
@@ -7,6 +10,10 @@ from app.settings import Settings
 
 
 def main() -> None:
+    """Serve until SIGTERM or SIGINT; then answer what was accepted, and exit with 0."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        # While uvicorn runs it has handlers of its own; when it has drained it sends itself the signal again.
+        signal.signal(signum, lambda *_: sys.exit(0))
     settings = Settings()
     uvicorn.run(
         create_app(settings),

@@ -32,7 +32,6 @@ WRITE_SETTINGS = {
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "4s",
     "jit": "off",
-    "plan_cache_mode": "force_generic_plan",
     "cpu_operator_cost": "0",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -130,7 +129,10 @@ class Database:
             pool_timeout=settings.pool_timeout_s,
             pool_recycle=1800,
             pool_use_lifo=True,
-            connect_args={"server_settings": WRITE_SETTINGS, "timeout": settings.database_timeout_s},
+            connect_args={
+                "server_settings": WRITE_SETTINGS | {"plan_cache_mode": settings.plan_cache_mode},
+                "timeout": settings.database_timeout_s,
+            },
         )
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
         self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)

@@ -63,6 +63,10 @@ class Settings(DatabaseSettings):
     )
     read_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Connections for reads.")
     write_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Connections for the writer.")
+    plan_cache_mode: Literal["force_generic_plan", "auto"] = Field(
+        "force_generic_plan",
+        description="How the writer's statements are planned; `auto` where the tables are distributed by Citus.",
+    )
     pool_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
         5.0, description="How long a request waits for a connection before it is `overloaded`, in seconds."
     )

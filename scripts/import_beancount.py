@@ -84,7 +84,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default="http://127.0.0.1:8000",
         help="the service (default: %(default)s)",
     )
-    parser.add_argument("--key", default=os.environ.get("API_KEY"), help="an API key of it (default: API_KEY)")
+    parser.add_argument("--key", default=_first_key(), help="an API key (default: the first in API_KEY)")
     parser.add_argument("--ledger", help="name of the ledger, one for each journal (default: from FILE)")
     parser.add_argument(
         "--until",
@@ -125,6 +125,11 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if not arguments.file.is_file():
         parser.error(f"{arguments.file} is not a file")
     return arguments
+
+
+def _first_key() -> str:
+    """The service takes several keys there, each after its label."""
+    return os.environ.get("API_KEY", "").split(",")[0].strip().rpartition(":")[2]
 
 
 def _parse_url(text: str) -> str:
@@ -174,8 +179,8 @@ def _bring_up_to_date(
     """Post what is missing, undo what was removed if that is wanted, and say what was done."""
     openings = find_openings(plan.accounts, recorded.accounts)
     removed = recorded.find_removed(plan.transactions)
-    if removed and arguments.removed == "stop":
-        raise ImportStopped(_explain_removed(removed))
+    if arguments.removed == "stop":
+        refuse_removed(removed)
     undoings = [undo(identity, standing) for identity, standing in removed if arguments.removed == "reverse"]
     due = [each for each in plan.transactions if each.date <= last_day]
     posts = [each.request(recorded.standings[each.identity]) for each in due]
@@ -186,11 +191,17 @@ def _bring_up_to_date(
     ledger.post_all("accounts", openings, arguments.in_flight)
     ledger.post_all("transactions", [*undoings, *posts], arguments.in_flight)
     seconds = time.monotonic() - started
+    rate = (len(posts) + len(undoings)) / max(seconds, 0.001)
+    others = {
+        "were there": len(due) - len(posts),
+        "undone": len(undoings),
+        "later than --until": len(plan.transactions) - len(due),
+        "move nothing": plan.empty_count,
+    }
     return (
-        f"{arguments.ledger}: {len(posts):,} transactions posted, {len(due) - len(posts):,} were there, "
-        f"{len(plan.transactions) - len(due):,} are later than --until, {plan.empty_count:,} move nothing, "
-        f"{len(undoings):,} undone; {len(openings):,} accounts opened of {len(plan.accounts):,}; "
-        f"{seconds:.1f} s, {(len(posts) + len(undoings)) / max(seconds, 0.001):,.0f} transactions a second."
+        f"{arguments.ledger}: {len(posts):,} transactions posted in {seconds:.1f} s, {rate:,.0f} a second; "
+        f"{len(openings):,} accounts opened, of {len(plan.accounts):,}"
+        + "".join(f"; {count:,} {what}" for what, count in others.items() if count)
     )
 
 
@@ -392,10 +403,12 @@ def make_plan(transactions: Iterable[data.Transaction], chart: Chart) -> Plan:
         if not postings:
             plan.empty_count += 1
             continue
-        digest = _digest([content, sorted([*key, _amount(key[1], units, chart)] for key, units in legs.items())])
+        # Amounts without the scale: they do not depend on the other amounts of the journal.
+        amounts = [[*key, str(Fraction(units, 10 ** chart.places[key[1]]))] for key, units in legs.items()]
+        digest = _digest([content, amounts])
         # Equal transactions are told apart by counting them, so that a third coffee of the day is a third one.
         occurrences[digest] += 1
-        for part, some in enumerate(batched(postings, POSTINGS_MAX), 1):
+        for part, some in enumerate(batched(postings, POSTINGS_MAX, strict=False), 1):
             identity = f"beancount1:{digest}:{occurrences[digest]}:{part}"
             body = {**content, "postings": list(some)}
             plan.transactions.append(Planned(identity, transaction.date, body, _place(transaction)))
@@ -404,11 +417,6 @@ def make_plan(transactions: Iterable[data.Transaction], chart: Chart) -> Plan:
 
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _amount(commodity: str, units: int, chart: Chart) -> str:
-    """Spelled without the scale, so that it does not depend on the other amounts of the journal."""
-    return str(Fraction(units, 10 ** chart.places[commodity]))
 
 
 def _content(transaction: data.Transaction) -> dict[str, Any]:
@@ -439,7 +447,8 @@ def _clean(text: str, length_max: int) -> str:
 def find_legs(transaction: data.Transaction, chart: Chart) -> dict[tuple[str, str], int]:
     """What the transaction adds to each account in each commodity, in smallest units: debits above zero.
 
-    Each commodity adds up to zero, and nothing in it is zero.
+    Each commodity adds up to zero, and none of them is zero. Sorted, so that the order of the legs in the
+    journal makes no difference.
     """
     legs: Counter[tuple[str, str]] = Counter()
     for posting in transaction.postings:
@@ -452,11 +461,12 @@ def find_legs(transaction: data.Transaction, chart: Chart) -> dict[tuple[str, st
         legs[chart.balancing_account(transaction), commodity] -= units
     for (account, commodity), units in legs.items():
         if len(str(abs(units))) > DIGITS_MAX:
+            amount = _show_number(Fraction(units, 10 ** chart.places[commodity]))
             raise ImportStopped(
-                f"{_place(transaction)}: {account} moves {_amount(commodity, units, chart)} {commodity}, at "
-                f"{chart.places[commodity]} decimal places more than the {DIGITS_MAX} digits of an amount."
+                f"{_place(transaction)}: {account} moves {amount} {commodity}. With the {chart.places[commodity]} "
+                f"decimal places of {commodity} these are more than the {DIGITS_MAX} digits of an amount."
             )
-    return {key: units for key, units in legs.items() if units}
+    return {key: legs[key] for key in sorted(legs) if legs[key]}
 
 
 def _paths(
@@ -473,7 +483,7 @@ def _paths(
                 "asset": chart.asset(commodity),
                 "normal_side": chart.normal_side(account),
                 "description": _clean(f"{account} in {commodity}", DESCRIPTION_LENGTH_MAX),
-                "metadata": {"commodity": commodity},
+                "metadata": {"beancount_commodity": commodity},
             }
     return nets
 
@@ -547,9 +557,9 @@ class Recorded:
     def places(self) -> dict[str, int]:
         """The decimal places of the commodities that an import brought."""
         return {
-            account["metadata"]["commodity"]: int(account["asset"].rpartition("/")[2])
+            account["metadata"]["beancount_commodity"]: int(account["asset"].rpartition("/")[2])
             for account in self.accounts.values()
-            if "commodity" in account["metadata"]
+            if "beancount_commodity" in account["metadata"]
         }
 
     def find_removed(self, transactions: Iterable[Planned]) -> list[tuple[str, Standing]]:
@@ -590,18 +600,15 @@ def undo(identity: str, standing: Standing) -> Request:
     return Request(reference, body, f"transaction {transaction['sequence']}")
 
 
-def _explain_removed(removed: Sequence[tuple[str, Standing]]) -> str:
-    heading = (
+def refuse_removed(removed: Sequence[tuple[str, Standing]]) -> None:
+    """An import does not guess whether what is no longer in the journal should be undone."""
+    recorded = [standing.transaction for _, standing in removed]
+    _refuse(
+        (f"{each['sequence']}: {each['effective_at'][:10]} {each['description'] or ''}" for each in recorded),
         "An earlier run posted these, and the journal no longer has them: they were edited or removed. Nothing "
         "was posted now. --removed reverse undoes them, and posts what stands there instead; --removed keep "
-        "leaves them:"
+        "leaves them:",
     )
-    lines = [
-        f"{each.transaction['sequence']}: {each.transaction['effective_at'][:10]} {each.transaction['description']}"
-        for _, each in removed[:LISTED_MAX]
-    ]
-    more = [f"… and {len(removed) - LISTED_MAX} more"] if len(removed) > LISTED_MAX else []
-    return "\n  ".join([heading, *lines, *more])
 
 
 # ── The service ──────────────────────────────────────────────────────────────────────────────────────────────

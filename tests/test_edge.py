@@ -5,6 +5,7 @@ repeats what the client invented, every refusal is a problem document of the con
 """
 
 import contextlib
+import itertools
 import json
 import re
 import select
@@ -78,11 +79,13 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def filled(self, data: bytes) -> bytes:
+        return data.replace(SECRET, self._secret).replace(FRESH, uuid.uuid4().hex.encode())
+
     def send(self, data: bytes) -> None:
-        data = data.replace(SECRET, self._secret).replace(FRESH, uuid.uuid4().hex.encode())
         # A server that has refused already may close while we still send; what it answered is what counts.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(data)
+            self._socket.sendall(self.filled(data))
 
     def stop_sending(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
@@ -468,13 +471,13 @@ HEADERS = [
         {
             "no Idempotency-Key for an account": post(ACCOUNTS, {}, key=None),
             "no Idempotency-Key for a transaction": post(TRANSACTIONS, {}, key=None),
+            "an empty Idempotency-Key": post(ACCOUNTS, {}, key="Idempotency-Key:"),
         },
     ),
     *probes(
         422,
         "validation_failed",
         {
-            "an empty Idempotency-Key": post(ACCOUNTS, {}, key="Idempotency-Key:"),
             "a blank in the Idempotency-Key": post(ACCOUNTS, {}, key=f"Idempotency-Key: a {CANARY}"),
             "a tab in the Idempotency-Key": post(ACCOUNTS, {}, key="Idempotency-Key: a\tb"),
             "an Idempotency-Key of 256": post(ACCOUNTS, {}, key=f"Idempotency-Key: {'k' * 256}"),
@@ -561,6 +564,7 @@ NOT_JSON: dict[str, bytes] = {
     "500,000 lists deep": b"[" * 500_000 + b"]" * 500_000,
     "5,000 objects deep": b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
     "5,000 deep in metadata": b'{"name":"edge","metadata":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    "a number of 5,000 digits": b'{"name":"edge","description":' + b"9" * 5_000 + b"}",
     "500,000 lists never closed": b"[" * 500_000,
     "something behind": b'{"name":"edge"} ' + CANARY.encode(),
     "two documents": b'{"name":"edge"}{"name":"edge"}',
@@ -599,7 +603,7 @@ NOT_A_LEDGER: dict[str, bytes] = {
     "__proto__": b'{"name":"edge","__proto__":{}}',
     "name: null": b'{"name":null}',
     "name: a number": b'{"name":5}',
-    "name: a huge number": b'{"name":1' + b"0" * 5_000 + b"}",
+    "name: a huge number": b'{"name":1' + b"0" * 4_000 + b"}",
     "name: 1e999": b'{"name":1e999}',
     "name: -1e999": b'{"name":-1e999}',
     "name: a list": b'{"name":["edge"]}',
@@ -612,7 +616,7 @@ NOT_A_LEDGER: dict[str, bytes] = {
     "description: null": b'{"name":"edge","description":null}',
     "description: a number": b'{"name":"edge","description":1}',
     "description: 1e999": b'{"name":"edge","description":1e999}',
-    "description: a huge number": b'{"name":"edge","description":' + b"9" * 5_000 + b"}",
+    "description: a huge fraction": b'{"name":"edge","description":0.' + b"9" * 4_000 + b"}",
     "description: NUL": rb'{"name":"edge","description":"a\u0000b"}',
     "description: a bell": rb'{"name":"edge","description":"\u0007"}',
     "description: a carriage return": rb'{"name":"edge","description":"a\r\nb"}',
@@ -926,15 +930,16 @@ def is_refused_before_its_body(wire: Wire) -> Answer:
     wire.send(request("POST", "/v1/ledgers", JSON, "Content-Length: 1000", authorized=False))
     answer = wire.answer()
     # The stream stays in step: the late body is passed over, and the next request is read as one.
-    wire.send(request("DELETE", f"/{CANARY}").ljust(1000) + request())
+    wire.send(request("DELETE", f"/{CANARY}", authorized=False).ljust(1000) + request())
     assert wire.answer().status == 200
     return answer
 
 
 def says_less_than_it_sends(wire: Wire) -> Answer:
-    wire.send(claim(5) + json.dumps(A_LEDGER).encode() + b"\r\n\r\n")
+    """What is left over is no request, so the connection cannot be trusted any longer."""
+    wire.send(claim(5) + json.dumps(A_LEDGER | {"description": CANARY}).encode())
     answer = wire.answer()
-    assert wire.is_closed() or wire.answer().status == 400
+    assert wire.is_closed()
     return answer
 
 
@@ -961,10 +966,10 @@ def pipelines(wire: Wire) -> Answer:
 
 
 def comes_in_pieces(wire: Wire) -> Answer:
-    for at in post("/v1/ledgers", A_LEDGER).replace(FRESH, uuid.uuid4().hex.encode()).split(b" "):
-        wire.send(at)
-        time.sleep(0.002)
-        wire.send(b" ")
+    whole = wire.filled(post("/v1/ledgers", A_LEDGER))
+    for at in range(0, len(whole), 11):
+        wire.send(whole[at : at + 11])
+        time.sleep(0.001)
     return wire.answer()
 
 
@@ -1001,7 +1006,7 @@ CONVERSATIONS = [
     Probe("waits for leave to send", waits_for_leave, 201, None),
     Probe("gets no leave without a key", gets_no_leave_without_a_key, 401, "unauthenticated"),
     Probe("is refused before its body", is_refused_before_its_body, 401, "unauthenticated"),
-    Probe("says less than it sends", says_less_than_it_sends, 400, "malformed_request"),
+    Probe("says less than it sends", says_less_than_it_sends, 400, None),
     Probe("smuggles behind a body", smuggles_behind_a_body, 401, "unauthenticated"),
     Probe("smuggles behind both lengths", smuggles_behind_both_lengths, 400, None),
     Probe("pipelines", pipelines, 405, "method_not_allowed"),
@@ -1063,7 +1068,7 @@ def open_books(service: Any, ledger: str) -> None:
     assert exchange(service, post("/v1/ledgers", {"name": ledger})).status == 201
     for account in BOOKS:
         assert exchange(service, post(f"/v1/ledgers/{ledger}/accounts", account)).status == 201
-    taken = A_TRANSACTION | {"reference": "taken"}
+    taken = A_TRANSACTION | {"reference": "taken", "description": "The first"}
     posted = post(f"/v1/ledgers/{ledger}/transactions", taken, key="Idempotency-Key: used")
     assert exchange(service, posted).status == 201
 
@@ -1161,13 +1166,16 @@ def test_head_is_answered_without_a_body(service: Any, target: str) -> None:
 # --- Which of several faults is answered ------------------------------------------------------------------------------
 
 # In the published order. What is wrong in the books stands in the reverse order in the request.
-LADDER = [
+type Rung = tuple[str, int, str | None]
+
+LADDER: list[Rung] = [
     ("a method that the path lacks", 405, "method_not_allowed"),
     ("no key", 401, "unauthenticated"),
     ("Accept: text/html", 406, "not_acceptable"),
     ("a header twice", 400, "malformed_request"),
     ("a ledger's name that is none", 422, "validation_failed"),
     ("an unknown query parameter", 422, "validation_failed"),
+    ("an Idempotency-Key that is none", 422, "validation_failed"),
     ("no Idempotency-Key", 400, "idempotency_key_required"),
     ("another content type", 415, "unsupported_media_type"),
     ("too long a body", 413, "content_too_large"),
@@ -1224,6 +1232,8 @@ def faulty(faults: set[str]) -> bytes:
         target += f"?{CANARY}=1"
     key = b"Idempotency-Key: used" if "a used key" in faults else KEY
     headers: list[str | bytes] = [] if "no Idempotency-Key" in faults else [key]
+    if "an Idempotency-Key that is none" in faults:
+        headers = [b"Idempotency-Key: \xff"]
     headers += ["Content-Type: text/plain" if "another content type" in faults else JSON]
     headers += [JSON] if "a header twice" in faults else []
     headers += ["Accept: text/html"] if "Accept: text/html" in faults else []
@@ -1245,13 +1255,14 @@ def test_of_several_faults_the_first_in_the_published_order_is_answered(service:
     check(exchange(service, faulty({name for name, _, _ in LADDER[rung:]})), status, code)
 
 
+PAIRS = list(itertools.combinations(LADDER[:-1], 2))
+
+
 @pytest.mark.usefixtures("order")
-@pytest.mark.parametrize("first", range(len(LADDER) - 1), ids=[name for name, _, _ in LADDER[:-1]])
-def test_of_any_two_faults_the_earlier_is_answered(service: Any, first: int) -> None:
-    for second in range(first + 1, len(LADDER)):
-        faults = {LADDER[first][0], LADDER[second][0]}
-        answer = exchange(service, faulty(faults))
-        assert (*LADDER[first][1:], faults) == (answer.status, answer.json()["code"], faults)
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=[f"{first[0]} - {second[0]}" for first, second in PAIRS])
+def test_of_any_two_faults_the_earlier_is_answered(service: Any, first: Rung, second: Rung) -> None:
+    name, status, code = first
+    check(exchange(service, faulty({name, second[0]})), status, code)
 
 
 READS = [

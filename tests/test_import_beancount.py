@@ -1,21 +1,23 @@
 """scripts/import_beancount.py: what it makes of names, amounts and legs, and whole journals against the service."""
 
-import json
 import re
+import socket
 import threading
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from beancount.core.account_types import AccountTypes
+from beancount.scripts import example
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +33,6 @@ from scripts.import_beancount import (
     main,
     make_plan,
     settle_places,
-    show_differences,
     spell_code,
     spell_segment,
     split,
@@ -56,7 +57,7 @@ option "operating_currency" "EUR"
 2020-01-01 open Equity:Opening-Balances
 2020-01-01 open Income:Gains
 2020-01-01 open Income:Löhne
-2020-01-01 open Income:日本
+2020-01-01 open Income:É日本
 2020-01-01 open Liabilities:Card
 2020-01-01 open Liabilities:Steuer
 
@@ -103,7 +104,7 @@ option "operating_currency" "EUR"
   Assets:Cash             -3.33 EUR
 2020-03-06 * "Many digits"
   Assets:Wallet          -123456789012345.678901234567890123 WEI
-  Income:日本             123456789012345.678901234567890123 WEI
+  Income:É日本             123456789012345.678901234567890123 WEI
 2020-03-07 * "Nothing moves"
   Assets:Cash                0 EUR
   Ausgaben:Rest              0 EUR
@@ -118,33 +119,36 @@ option "operating_currency" "EUR"
 """
 
 
+class Books:
+    """A ledger of its own, and a journal to import into it again and again."""
+
+    def __init__(self, service, folder: Path) -> None:
+        self._service = service
+        self._file = folder / "shop.beancount"
+        self.ledger = f"books-{uuid4().hex}"
+
+    def load(self, text: str, *options: str, url: str = "") -> int:
+        self._file.write_text(text)
+        url = url or self._service.url
+        return main([str(self._file), "--url", url, "--key", self._service.key, "--ledger", self.ledger, *options])
+
+    def accounts(self) -> dict[str, tuple[str, str]]:
+        """The asset and the balance of each, by path."""
+        return {each["path"]: (each["asset"], each["posted"]) for each in self._read("accounts")}
+
+    def transactions(self) -> list[dict[str, Any]]:
+        return self._read("transactions", order="oldest")
+
+    def _read(self, what: str, **query: str) -> list[dict[str, Any]]:
+        with self._service.client() as client:
+            answer = client.get(f"/v1/ledgers/{self.ledger}/{what}", params={"limit": "1000", **query})
+            assert answer.json()["next_cursor"] is None
+            return answer.json()["items"]
+
+
 @pytest.fixture
-def import_journal(service, tmp_path: Path) -> Callable[..., int]:
-    """Import a journal, each test into a ledger of its own."""
-    ledger = f"books-{uuid4().hex}"
-
-    def run(text: str, *options: str, url: str = service.url) -> int:
-        file = tmp_path / "shop.beancount"
-        file.write_text(text)
-        return main([str(file), "--url", url, "--key", service.key, "--ledger", ledger, *options])
-
-    run.read = lambda what: read_all(service, ledger, what)
-    return run
-
-
-def read_all(service, ledger: str, what: str) -> list[dict]:
-    items = []
-    query = "limit=1000"
-    while query:
-        request = urllib.request.Request(
-            f"{service.url}/v1/ledgers/{ledger}/{what}?{query}",
-            headers={"Authorization": f"Bearer {service.key}"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            page = json.load(answer)
-        items += page["items"]
-        query = page["next_cursor"] and f"cursor={page['next_cursor']}"
-    return items
+def books(service, tmp_path: Path) -> Books:
+    return Books(service, tmp_path)
 
 
 def write_transactions(*bodies: str) -> str:
@@ -245,9 +249,7 @@ def test_long_numbers_keep_every_digit(tmp_path: Path) -> None:
 def test_refuses_more_places_than_a_scale_has(tmp_path: Path) -> None:
     finest = f"0.{'0' * 38}1"
     with pytest.raises(ImportStopped, match="at most 38 decimal places"):
-        plan_of(
-            tmp_path, write_transactions(f'2020-01-01 * "x"\n  Assets:A  {finest} ABC\n  Equity:B  -{finest} ABC')
-        )
+        plan_of(tmp_path, write_transactions(f'2020-01-01 * "x"\n  Assets:A  {finest} ABC\n  Equity:B  -{finest} ABC'))
 
 
 def test_refuses_more_digits_than_an_amount_has(tmp_path: Path) -> None:
@@ -333,7 +335,8 @@ def test_equal_transactions_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("2.80", "2.90"), ("2020-01-01 *", "2020-01-02 *"), ("Coffee", "Tea"), ("Cash", "Bank"), ("*", "!")]
+    ("old", "new"),
+    [("2.80", "2.90"), ("2020-01-01 *", "2020-01-02 *"), ("Coffee", "Tea"), ("Cash", "Bank"), ("*", "!")],
 )
 def test_an_edited_transaction_is_another_one(tmp_path: Path, old: str, new: str) -> None:
     assert set(identities(tmp_path, COFFEE)).isdisjoint(identities(tmp_path, COFFEE.replace(old, new)))
@@ -349,19 +352,233 @@ def test_what_stands_around_a_transaction_does_not_change_it(tmp_path: Path) -> 
 # ── Whole journals ──
 
 
-def test_every_balance_is_beancount_s(import_journal, capsys) -> None:
-    assert import_journal(JOURNAL, "--check") == 0
+def test_every_balance_is_beancount_s(books: Books, capsys) -> None:
+    assert books.load(JOURNAL, "--check") == 0
     assert "Every balance equals beancount's." in capsys.readouterr().out
-    balances = {each["path"]: (each["asset"], each["posted"]) for each in import_journal.read("accounts")}
-    assert balances["Assets:Broker:HOOL"] == ("HOOL/0", "3")
-    assert balances["Assets:Broker:X__2F6J"] == ("X__2F6J/0", "3")
-    assert balances["Income:_wgv71a:WEI"] == ("WEI/18", "-123456789012345678901234567890123")
-    assert balances["Equity:rounding:EUR"] == ("EUR/3", "3")
+    accounts = books.accounts()
+    assert accounts["Assets:Broker:HOOL"] == ("HOOL/0", "3")
+    assert accounts["Assets:Broker:X__2F6J"] == ("X__2F6J/0", "3")
+    assert accounts["Income:_dca2882cb2a:WEI"] == ("WEI/18", "-123456789012345678901234567890123")
+    assert accounts["Equity:rounding:EUR"] == ("EUR/3", "3")
 
 
-def test_a_second_run_doubles_nothing(import_journal, capsys) -> None:
-    assert import_journal(JOURNAL) == 0
-    first = import_journal.read("events" if False else "transactions"), import_journal.read("accounts")
-    assert import_journal(JOURNAL, "--check") == 0
-    assert (import_journal.read("transactions"), import_journal.read("accounts")) == first
-    assert "0 transactions posted, 15 were there" in capsys.readouterr().out
+def test_a_year_of_an_invented_person_is_beancount_s_too(books: Books, tmp_path: Path) -> None:
+    """Salaries, taxes, investments at cost: what `bean-example` of beancount makes up."""
+    file = tmp_path / "example.beancount"
+    years = ["--date-begin", "2023-01-01", "--date-end", "2023-12-31", "--seed", "1"]
+    example.main([*years, "--output", str(file)], standalone_mode=False)
+    assert books.load(file.read_text(), "--check") == 0
+    assert len(books.transactions()) > 300
+
+
+def test_what_a_transaction_says_is_recorded(books: Books) -> None:
+    books.load(JOURNAL)
+    [breakfast] = [each for each in books.transactions() if each["group"]]
+    assert breakfast["effective_at"] == "2020-01-03T00:00:00Z"
+    assert breakfast["description"] == "Bäckerei Ö | Frühstück"
+    assert breakfast["group"] == "order-7"
+    assert breakfast["metadata"] == {"flag": "*", "payee": "Bäckerei Ö", "tags": "food", "links": "order-7"}
+
+
+def test_a_second_run_doubles_nothing(books: Books, capsys) -> None:
+    assert books.load(JOURNAL) == 0
+    first = books.transactions(), books.accounts()
+    assert books.load(JOURNAL, "--check") == 0
+    assert (books.transactions(), books.accounts()) == first
+    printed = capsys.readouterr().out
+    assert "0 transactions posted" in printed
+    assert "13 were there" in printed
+
+
+def test_one_request_at_a_time_keeps_the_order_of_the_journal(books: Books) -> None:
+    books.load(JOURNAL, "--in-flight", "1")
+    instants = [each["effective_at"] for each in books.transactions()]
+    assert instants == sorted(instants)
+
+
+def test_a_grown_journal_adds_what_is_new(books: Books, capsys) -> None:
+    books.load(write_transactions(COFFEE))
+    assert books.load(write_transactions(COFFEE, COFFEE, COFFEE.replace("Coffee", "Tea")), "--check") == 0
+    assert "2 transactions posted" in capsys.readouterr().out
+    assert books.accounts()["Assets:Cash:EUR"] == ("EUR/2", "-840")
+
+
+def test_an_edit_stops_the_import(books: Books, capsys) -> None:
+    books.load(write_transactions(COFFEE))
+    assert books.load(write_transactions(COFFEE.replace("2.80", "3.10"))) == 2
+    assert "2020-01-01 Coffee" in capsys.readouterr().err
+    assert len(books.transactions()) == 1
+
+
+def test_an_edited_transaction_is_undone_and_posted_anew(books: Books) -> None:
+    books.load(write_transactions(COFFEE))
+    edited = write_transactions(COFFEE.replace("2.80", "3.10"))
+    assert books.load(edited, "--removed", "reverse", "--check") == 0
+    assert books.load(edited, "--check") == 0
+    assert len(books.transactions()) == 3
+    assert books.accounts()["Assets:Cash:EUR"] == ("EUR/2", "-310")
+
+
+def test_an_edit_can_be_taken_back_again_and_again(books: Books) -> None:
+    first = write_transactions(COFFEE)
+    second = write_transactions(COFFEE.replace("Coffee", "Tea"))
+    for count, text in enumerate([first, second, first, second, first], 1):
+        assert books.load(text, "--removed", "reverse", "--check") == 0
+        assert len(books.transactions()) == 2 * count - 1
+
+
+def test_what_was_removed_can_be_kept(books: Books, capsys) -> None:
+    """Then the ledger differs from the journal, and --check says where."""
+    books.load(write_transactions(COFFEE))
+    assert books.load(write_transactions(COFFEE.replace("2.80", "3.10")), "--removed", "keep", "--check") == 1
+    table = capsys.readouterr().out.split("differ from beancount's:\n")[1].splitlines()
+    assert [row.split() for row in table[1:]] == [
+        ["Assets:Cash", "EUR", "-3.1", "-5.9", "-2.8"],
+        ["Expenses:Café", "EUR", "3.1", "5.9", "2.8"],
+    ]
+
+
+def test_what_others_post_is_a_difference(books: Books, service, capsys) -> None:
+    books.load(JOURNAL)
+    with service.client() as client:
+        posting = {"debit_account": "Assets:Cash:EUR", "credit_account": "Ausgaben:Rest:EUR", "amount": "1"}
+        answer = client.post(
+            f"/v1/ledgers/{books.ledger}/transactions",
+            json={"postings": [posting]},
+            headers={"Idempotency-Key": "by-hand"},
+        )
+        assert answer.status_code == 201
+    assert books.load(JOURNAL, "--check") == 1
+    assert "2 balances differ" in capsys.readouterr().out
+
+
+def test_refuses_the_future_unless_it_is_left_out(books: Books, capsys) -> None:
+    later = f"{date.today() + timedelta(days=400)}"
+    text = write_transactions(COFFEE, COFFEE.replace("2020-01-01", later))
+    assert books.load(text) == 2
+    assert f": {later}" in capsys.readouterr().err
+    assert books.load(text, "--until", "today", "--check") == 0
+    assert len(books.transactions()) == 1
+
+
+def test_what_was_left_out_comes_later(books: Books) -> None:
+    """And what is later than --until has not been removed."""
+    text = write_transactions(COFFEE, COFFEE.replace("2020-01-01", "2020-03-01"))
+    assert books.load(text, "--until", "2020-02-01", "--check") == 0
+    assert len(books.transactions()) == 1
+    assert books.load(text, "--check") == 0
+    assert books.load(text, "--until", "2020-02-01") == 0
+    assert len(books.transactions()) == 2
+
+
+def test_refuses_what_is_older_than_aledger_can_be(books: Books, capsys) -> None:
+    assert books.load(write_transactions(COFFEE).replace("2020-", "1899-")) == 2
+    assert "before 1900" in capsys.readouterr().err
+
+
+def test_errors_stop_the_import_unless_they_are_ignored(books: Books, capsys) -> None:
+    text = write_transactions(COFFEE, '2020-01-01 * "Lost"\n  Assets:Cash  5.00 EUR\n  Expenses:Café  -4.00 EUR')
+    assert books.load(text) == 2
+    assert "does not balance" in capsys.readouterr().err
+    assert books.load(text, "--ignore-errors", "--check") == 0
+    assert books.accounts()["Equity:rounding:EUR"] == ("EUR/2", "100")
+
+
+def test_a_finer_amount_needs_anotherledger(books: Books, capsys) -> None:
+    finer = COFFEE.replace("2.80", "2.805")
+    books.load(write_transactions(COFFEE))
+    assert books.load(write_transactions(COFFEE, finer)) == 2
+    assert "EUR has 2 there, and 3 here" in capsys.readouterr().err
+
+
+def test_a_scale_can_leave_room_for_finer_amounts(books: Books) -> None:
+    finer = COFFEE.replace("2.80", "2.805")
+    books.load(write_transactions(COFFEE), "--scale", "EUR=4")
+    assert books.load(write_transactions(COFFEE, finer), "--check") == 0
+    assert books.accounts()["Expenses:_Caf-dma:EUR"] == ("EUR/4", "56050")
+
+
+def test_says_what_the_service_refuses(books: Books, capsys) -> None:
+    books.load(write_transactions(COFFEE))
+    assert books.load(write_transactions(COFFEE), "--key", "not-a-key-of-the-service") == 2
+    assert "401 unauthenticated" in capsys.readouterr().err
+
+
+# ── Trouble on the way ──
+
+
+@contextmanager
+def between(service) -> Iterator[tuple[str, Counter[str]]]:
+    """An address in front of the service that spoils two of three answers, and counts what it did.
+
+    First it answers 503 without asking; then it asks, and loses the answer; then it lets the answer through.
+    """
+    counts: Counter[str] = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.pass_on()
+
+        def do_POST(self) -> None:
+            tries[self.headers["Idempotency-Key"]] += 1
+            match tries[self.headers["Idempotency-Key"]]:
+                case 1:
+                    self.rfile.read(int(self.headers["Content-Length"]))
+                    counts["refused"] += 1
+                    self.answer(503, b'{"code":"overloaded"}')
+                case 2:
+                    self.ask()
+                    counts["lost"] += 1
+                    self.close_connection = True
+                case _:
+                    self.pass_on()
+
+        def pass_on(self) -> None:
+            counts["passed"] += 1
+            answer = self.ask()
+            self.answer(answer.status_code, answer.content)
+
+        def ask(self) -> httpx.Response:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {**self.headers, "Accept-Encoding": "identity"}
+            return onward.request(self.command, self.path, content=body, headers=headers)
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    tries: Counter[str | None] = Counter()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with httpx.Client(base_url=service.url) as onward:
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", counts
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def test_refused_and_lost_answers_double_nothing(books: Books, service, monkeypatch) -> None:
+    monkeypatch.setattr(import_beancount, "PAUSES_SECONDS", (0.01,) * 7)
+    with between(service) as (url, counts):
+        assert books.load(JOURNAL, "--check", url=url) == 0
+    assert counts["lost"] == counts["refused"] > 30
+    assert len(books.transactions()) == 13
+
+
+def test_gives_up_on_a_service_that_does_not_answer(books: Books, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(import_beancount, "PAUSES_SECONDS", (0.01,) * 3)
+    with socket.socket() as bound:  # Nobody else gets its port, and nobody listens on it.
+        bound.bind(("127.0.0.1", 0))
+        assert books.load(JOURNAL, url=f"http://127.0.0.1:{bound.getsockname()[1]}") == 2
+    assert "cannot be reached" in capsys.readouterr().err

@@ -712,7 +712,7 @@ def test_transactions_are_listed_newest_or_oldest_first(books: Books) -> None:
     for amount in range(1, 6):
         books.post(("a", "b", amount))
     oldest = books.read_list(Listing("transactions", "main", order="oldest"), 2)
-    newest = books.read_list(Listing("transactions", "main", order="newest"), 5)
+    newest = books.read_list(Listing("transactions", "main", order="newest"), 2)
     assert column(oldest, "sequence") == [4, 5, 6, 7, 8]
     assert column(newest, "sequence") == [8, 7, 6, 5, 4]
 
@@ -755,7 +755,7 @@ texts = st.sampled_from(["", "tea", "Tee für zwei\n\t🫖", "'; drop table even
 metadata = st.dictionaries(st.sampled_from(["a", "b.c", "__proto__"]), texts, max_size=2)
 amounts = st.sampled_from([*range(1, 10)] * 3 + HUGE)
 balances = st.integers(-9, 20) | st.sampled_from([*HUGE, *(-huge for huge in HUGE)])
-pairs = st.sampled_from([*permutations(OPENED, 2)] * 6 + [*permutations(PATHS, 2), ("bank", "bank")])
+pairs = st.sampled_from([*permutations(OPENED, 2)] * 30 + [*permutations(PATHS, 2), ("bank", "bank")])
 postings = st.builds(
     lambda pair, amount: {"debit_account": pair[0], "credit_account": pair[1], "amount": str(amount)},
     pairs,
@@ -940,7 +940,7 @@ class Comparison(RuleBasedStateMachine):
 
 def check_from_reads(books: Books) -> None:
     """What has to hold of any ledger, by what it says of itself and by nothing else."""
-    books.read_ledgers(1000)
+    books.read_ledgers(10)
     for name in books.model.books:
         head = in_plain(books._send("GET", f"/{name}").json())
         events = read_whole_log(books, name)

@@ -25,8 +25,8 @@ select 'key', x.sequence, null, null, null, null,
 union all
 select 'account', x.account_id, x.version, x.latest_effective, null, null,
        array[x.path, x.asset, x.normal_side, x.status, x.minimum_balance::text, x.maximum_balance::text,
-             x.revision::text, x.configured_by::text, x.debits_posted::text, x.credits_posted::text,
-             x.debits_pending::text, x.credits_pending::text]
+             x.debits_posted::text, x.credits_posted::text, x.debits_pending::text, x.credits_pending::text,
+             x.revision::text, x.configured_by::text]
   from unnest($3::text[]) as u (path) cross join lateral (
        select * from accounts where ledger_id = $1 and path = u.path offset 0) as x
 union all
@@ -124,7 +124,8 @@ async def read_book(
 
 
 def _account(account_id: int, version: int, latest_effective: datetime, texts: list[Any]) -> Account:
-    path, asset, normal_side, status, minimum, maximum, revision, configured_by, *counters = texts
+    path, asset, normal_side, status, minimum, maximum, *numbers = texts
+    *counters, revision, configured_by = map(int, numbers)
     return Account(
         account_id,
         path,
@@ -133,9 +134,9 @@ def _account(account_id: int, version: int, latest_effective: datetime, texts: l
         status,
         None if minimum is None else int(minimum),
         None if maximum is None else int(maximum),
-        int(revision),
-        int(configured_by),
-        *map(int, counters),
-        version=version,
-        latest_effective=latest_effective,
+        *counters,
+        version,
+        revision,
+        configured_by,
+        latest_effective,
     )

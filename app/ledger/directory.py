@@ -5,14 +5,15 @@ from app.ledger.refusals import LedgerNotFound, StorageUnavailable
 
 KNOWN_MAX = 100_000
 
-FIND = "select ledger_id from ledgers where name = $1"
-ENTER_NAME = "insert into ledgers (name) values ($1) on conflict (name) do nothing"
 # A head at sequence 0 is no ledger yet: the ledger begins with the event that creates it.
+FIND = "select ledger_id from ledgers join heads using (ledger_id) where name = $1 and sequence > 0"
+ENTER_NAME = "insert into ledgers (name) values ($1) on conflict (name) do nothing"
 ENTER_HEAD = """
 insert into heads (ledger_id, sequence, revision, recorded_at)
 select ledger_id, 0, 0, timestamptz '1900-01-01 00:00:00+00' from ledgers where name = $1
 on conflict (ledger_id) do nothing
 """
+ENTERED = "select ledger_id from ledgers where name = $1"
 
 
 class Directory:
@@ -28,7 +29,7 @@ class Directory:
     async def enter(self, name: str) -> int:
         """The id for a ledger of this name, made if there is none. The ledger itself is made by its first event."""
         ledger_id = self._known.get(name)
-        return ledger_id if ledger_id is not None else await self._look_up(name, ENTER_NAME, ENTER_HEAD, FIND)
+        return ledger_id if ledger_id is not None else await self._look_up(name, ENTER_NAME, ENTER_HEAD, ENTERED)
 
     async def _look_up(self, name: str, *statements: str) -> int:
         try:

@@ -7,10 +7,11 @@ from typing import Any
 
 from asyncpg import Connection
 
-from app.ledger.book import Book
-from app.ledger.values import Account, AccountEvent, Event, LedgerEvent, TransactionEvent
+from app.ledger.book import Book, KeyRow
+from app.ledger.values import Account, AccountEvent, Entry, Event, LedgerEvent, TransactionEvent
 
-# Everything hangs on `head`: if a rival replaced the revision, nothing at all is written.
+# Everything hangs on `head`: if a rival replaced the revision, nothing at all is written. Accounts go in whole, each
+# once, opened or moved alike: `on conflict` names its index, so that no plan of it can go wrong.
 WRITE = """
 with head as (
   update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6
@@ -36,30 +37,24 @@ with head as (
   insert into late_entries (ledger_id, account_id, effective_at, version, amount)
   select $1, u.* from unnest($27::bigint[], $28::timestamptz[], $29::bigint[], $30::text[]::numeric[]) as u
    where exists (select from head)
-), new_accounts as (
+), touched_accounts as (
   insert into accounts (ledger_id, account_id, path, asset, normal_side, status, minimum_balance, maximum_balance,
-                        revision, configured_by, debits_posted, credits_posted, debits_pending, credits_pending,
-                        version, latest_effective)
+                        debits_posted, credits_posted, debits_pending, credits_pending, version, revision,
+                        configured_by, latest_effective)
   select $1, u.*
     from unnest($31::bigint[], $32::text[], $33::text[], $34::text[], $35::text[], $36::text[]::numeric[],
-                $37::text[]::numeric[], $38::bigint[], $39::bigint[], $40::text[]::numeric[],
-                $41::text[]::numeric[], $42::text[]::numeric[], $43::text[]::numeric[], $44::bigint[],
-                $45::timestamptz[]) as u
+                $37::text[]::numeric[], $38::text[]::numeric[], $39::text[]::numeric[], $40::text[]::numeric[],
+                $41::text[]::numeric[], $42::bigint[], $43::bigint[], $44::bigint[], $45::timestamptz[]) as u
    where exists (select from head)
-), moved_accounts as (
-  update accounts as x
-     set debits_posted = u.debits_posted, credits_posted = u.credits_posted, debits_pending = u.debits_pending,
-         credits_pending = u.credits_pending, version = u.version, latest_effective = u.latest_effective
-    from (select $1::integer as ledger_id, u.*
-            from unnest($46::bigint[], $47::text[]::numeric[], $48::text[]::numeric[], $49::text[]::numeric[],
-                        $50::text[]::numeric[], $51::bigint[], $52::timestamptz[])
-                 as u (account_id, debits_posted, credits_posted, debits_pending, credits_pending, version,
-                       latest_effective)
-           where exists (select from head) offset 0) as u
-   where x.ledger_id = u.ledger_id and x.account_id = u.account_id
+  on conflict (ledger_id, account_id) do update
+     set status = excluded.status, minimum_balance = excluded.minimum_balance,
+         maximum_balance = excluded.maximum_balance, debits_posted = excluded.debits_posted,
+         credits_posted = excluded.credits_posted, debits_pending = excluded.debits_pending,
+         credits_pending = excluded.credits_pending, version = excluded.version, revision = excluded.revision,
+         configured_by = excluded.configured_by, latest_effective = excluded.latest_effective
 ), new_keys as (
   insert into idempotency_keys (ledger_id, key, fingerprint, sequence, refusal)
-  select $1, u.* from unnest($53::bytea[], $54::bytea[], $55::bigint[], $56::jsonb[]) as u
+  select $1, u.* from unnest($46::bytea[], $47::bytea[], $48::bigint[], $49::jsonb[]) as u
    where exists (select from head)
 )
 select 1 from head
@@ -70,61 +65,19 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
     """Write what the batch decided, whole. False if the head's revision is no longer the one read: then nothing
     was written."""
     head = book.head
-    opened = [account for account in book.moved.values() if account.account_id > head.sequence]
-    moved = [account for account in book.moved.values() if account.account_id <= head.sequence]
-    recorded_at = book.recording_time(now) if book.events else head.recorded_at
+    late = [entry for entry in book.entries if entry.late_effective is not None]
     arguments = [
         ledger_id,
         head.revision,
         book.sequence,
-        recorded_at,
+        book.recording_time(now) if book.events else head.recorded_at,
         head.next_expiry,
         head.closed_before,
         *_columns(11, map(_event_row, book.events)),
-        *_columns(
-            9,
-            (
-                (
-                    entry.account_id,
-                    entry.version,
-                    entry.sequence,
-                    entry.side == "debit",
-                    entry.asset,
-                    str(entry.posted),
-                    str(entry.pending),
-                    str(entry.balance),
-                    entry.latest_effective,
-                )
-                for entry in book.entries
-            ),
-        ),
-        *_columns(
-            4,
-            (
-                (
-                    entry.account_id,
-                    entry.late_effective,
-                    entry.version,
-                    str(entry.raised),
-                )
-                for entry in book.entries
-                if entry.late_effective is not None
-            ),
-        ),
-        *_columns(15, map(_opened_row, opened)),
-        *_columns(7, ((a.account_id, *_counters(a), a.version, a.latest_effective) for a in moved)),
-        *_columns(
-            4,
-            (
-                (
-                    row.key,
-                    row.fingerprint,
-                    row.sequence,
-                    None if row.refusal is None else json.dumps(row.refusal),
-                )
-                for row in book.new_keys
-            ),
-        ),
+        *_columns(9, map(_entry_row, book.entries)),
+        *_columns(4, ((e.account_id, e.late_effective, e.version, str(e.raised)) for e in late)),
+        *_columns(15, map(_account_row, book.moved.values())),
+        *_columns(4, map(_key_row, book.new_keys)),
     ]
     return await connection.fetchval(WRITE, *arguments, timeout=timeout_s) is not None
 
@@ -161,7 +114,21 @@ def _event_row(event: Event) -> tuple[Any, ...]:
     return event.sequence, event.kind, event.actor, *said
 
 
-def _opened_row(account: Account) -> tuple[Any, ...]:
+def _entry_row(entry: Entry) -> tuple[Any, ...]:
+    return (
+        entry.account_id,
+        entry.version,
+        entry.sequence,
+        entry.side == "debit",
+        entry.asset,
+        str(entry.posted),
+        str(entry.pending),
+        str(entry.balance),
+        entry.latest_effective,
+    )
+
+
+def _account_row(account: Account) -> tuple[Any, ...]:
     return (
         account.account_id,
         account.path,
@@ -170,21 +137,19 @@ def _opened_row(account: Account) -> tuple[Any, ...]:
         account.status,
         _text(account.minimum_balance),
         _text(account.maximum_balance),
-        account.revision,
-        account.configured_by,
-        *_counters(account),
-        account.version,
-        account.latest_effective,
-    )
-
-
-def _counters(account: Account) -> tuple[str, str, str, str]:
-    return (
         str(account.debits_posted),
         str(account.credits_posted),
         str(account.debits_pending),
         str(account.credits_pending),
+        account.version,
+        account.revision,
+        account.configured_by,
+        account.latest_effective,
     )
+
+
+def _key_row(row: KeyRow) -> tuple[Any, ...]:
+    return row.key, row.fingerprint, row.sequence, None if row.refusal is None else json.dumps(row.refusal)
 
 
 def _text(amount: int | None) -> str | None:

@@ -370,13 +370,13 @@ _ACCOUNT = tuple(
         "status",
         "minimum_balance",
         "maximum_balance",
-        "revision",
-        "configured_by",
         "debits_posted",
         "credits_posted",
         "debits_pending",
         "credits_pending",
         "version",
+        "revision",
+        "configured_by",
         "latest_effective",
     )
 )

@@ -90,8 +90,14 @@ def open_account(command: OpenAccount, book: Book, *, now: datetime, actor: str)
         status="open",
         minimum_balance=command.minimum_balance,
         maximum_balance=command.maximum_balance,
+        debits_posted=0,
+        credits_posted=0,
+        debits_pending=0,
+        credits_pending=0,
+        version=0,
         revision=1,
         configured_by=sequence,
+        latest_effective=EARLIEST,
     )
     event = AccountEvent(
         sequence=sequence,
@@ -183,13 +189,13 @@ def _post(before: Account, side: Side, amount: int, *, sequence: int, effective_
         status=before.status,
         minimum_balance=before.minimum_balance,
         maximum_balance=before.maximum_balance,
-        revision=before.revision,
-        configured_by=before.configured_by,
         debits_posted=before.debits_posted + (amount if side == "debit" else 0),
         credits_posted=before.credits_posted + (amount if side == "credit" else 0),
         debits_pending=before.debits_pending,
         credits_pending=before.credits_pending,
         version=before.version + 1,
+        revision=before.revision,
+        configured_by=before.configured_by,
         latest_effective=before.latest_effective if late else effective_at,
     )
     entry = Entry(

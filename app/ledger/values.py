@@ -104,14 +104,14 @@ class Account:
     status: str
     minimum_balance: int | None
     maximum_balance: int | None
+    debits_posted: int
+    credits_posted: int
+    debits_pending: int
+    credits_pending: int
+    version: int
     revision: int
     configured_by: int
-    debits_posted: int = 0
-    credits_posted: int = 0
-    debits_pending: int = 0
-    credits_pending: int = 0
-    version: int = 0
-    latest_effective: datetime = EARLIEST
+    latest_effective: datetime
 
     @property
     def posted(self) -> int:

@@ -1,0 +1,524 @@
+"""One effect per key: what a repeated request is answered, what it changes, and what counts as the same request."""
+
+import asyncio
+import hashlib
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import rfc8785
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import MISSING, BaseModel
+
+from app.api.contract import CONTRACT, canonical_json, fingerprint
+from app.ledger.refusals import BooksRefuse
+from generated import models
+from tests.conftest import Service
+
+REPLAYED = "Idempotency-Replayed"
+TRANSACTION = {
+    "postings": [
+        {"debit_account": "cash", "credit_account": "wallet", "amount": "1250"},
+        {"debit_account": "cash", "credit_account": "other", "amount": "7"},
+    ],
+    "effective_at": "2026-01-31T23:59:59.5Z",
+    "reference": "deposit-1001",
+    "group": "order-77",
+    "description": "Card deposit — “fünf” \t\n/ \\ €",
+    "metadata": {"Z": "ü", "channel": "card", "a.b:c-d_": ""},
+}
+
+
+class Caller:
+    """Writes to one ledger."""
+
+    def __init__(self, client: httpx.Client, ledger: str) -> None:
+        self.client = client
+        self.ledger = ledger
+
+    def write(self, resource: str, body: Any, key: str, **headers: str) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Idempotency-Key": key, "Content-Type": "application/json"} | headers
+        return self.client.post(f"/v1/ledgers/{self.ledger}/{resource}", content=content, headers=headers)
+
+    def open(self, path: str, key: str | None = None, **changes: Any) -> httpx.Response:
+        body = {"path": path, "asset": "USD/2", "normal_side": "debit"} | changes
+        return self.write("accounts", body, key or uuid.uuid4().hex)
+
+    def post(self, debit: str, credit: str, amount: int, key: str | None = None, **changes: Any) -> httpx.Response:
+        body = {"postings": [{"debit_account": debit, "credit_account": credit, "amount": str(amount)}]} | changes
+        return self.write("transactions", body, key or uuid.uuid4().hex)
+
+    def sequence(self) -> int:
+        return self.client.get(f"/v1/ledgers/{self.ledger}").json()["sequence"]
+
+
+@pytest.fixture
+def caller(client: httpx.Client, ledger: str) -> Caller:
+    """A ledger with three accounts, one of which may not be overdrawn."""
+    caller = Caller(client, ledger)
+    for path in ("cash", "other"):
+        assert caller.open(path).status_code == 201
+    assert caller.open("wallet", normal_side="credit", minimum_balance="0").status_code == 201
+    return caller
+
+
+def is_replay(first: httpx.Response, again: httpx.Response) -> bool:
+    """Whether the second is the first given again, to the byte but for the id of the request."""
+    assert REPLAYED not in first.headers
+    same = [(answer.status_code, without_request_id(answer)) for answer in (first, again)]
+    return same[0] == same[1] and again.headers.get(REPLAYED) == "true"
+
+
+def without_request_id(answer: httpx.Response) -> bytes:
+    return answer.content.replace(answer.headers["x-request-id"].encode(), b"")
+
+
+# The first answer again.
+
+
+@pytest.mark.parametrize("resource", ["accounts", "transactions"])
+def test_a_repeated_request_gets_the_first_answer_again_to_the_byte(caller: Caller, resource: str) -> None:
+    account = {"path": "new", "asset": "USD/2", "normal_side": "credit", "maximum_balance": "5", "description": "ü"}
+    body = account if resource == "accounts" else TRANSACTION
+    first = caller.write(resource, body, "k")
+    sequence = caller.sequence()
+    again = [caller.write(resource, body, "k") for _ in range(3)]
+    assert first.status_code == 201
+    assert [(each.status_code, each.content) for each in again] == [(201, first.content)] * 3
+    assert [each.headers[REPLAYED] for each in again] == ["true"] * 3
+    assert REPLAYED not in first.headers
+    assert caller.sequence() == sequence
+
+
+def test_a_replay_shows_nothing_of_what_happened_since(caller: Caller, service: Service) -> None:
+    opened = caller.open("fresh", "opened")
+    posted = caller.post("cash", "fresh", 100, "posted")
+    service.clock.advance(3600)
+    caller.post("fresh", "cash", 30)
+    caller.post("cash", "other", 1, effective_at="2020-01-01T00:00:00Z")
+    sequence = caller.sequence()
+    assert is_replay(opened, caller.open("fresh", "opened"))
+    assert is_replay(posted, caller.post("cash", "fresh", 100, "posted"))
+    assert caller.sequence() == sequence
+
+
+def test_a_replay_is_answered_to_whoever_knows_the_key_and_names_who_asked_first(
+    caller: Caller, service: Service
+) -> None:
+    first = caller.post("cash", "wallet", 5, "k")
+    assert first.json()["actor"] == "operator"
+    with service.client("another-secret-of-the-tests") as second:
+        again = Caller(second, caller.ledger).post("cash", "wallet", 5, "k")
+    assert is_replay(first, again)
+
+
+# What counts as the same request.
+
+SAME = {
+    "in another order": lambda body: dict(reversed([(k, reverse(v)) for k, v in body.items()])),
+    "with white space": lambda body: json.dumps(body, indent=3, separators=(" \t,", " \r\n: ")).encode(),
+    "with escapes": lambda body: json.dumps(body, ensure_ascii=True).replace("/", "\\/").encode(),
+    "without escapes": lambda body: json.dumps(body, ensure_ascii=False).encode(),
+    "with an offset for Z": lambda body: body | {"effective_at": "2026-01-31T23:59:59.5+00:00"},
+    "in another zone": lambda body: body | {"effective_at": "2026-02-01T05:29:59.500000+05:30"},
+    "in lower case": lambda body: body | {"effective_at": "2026-01-31t23:59:59.500z"},
+}
+OTHER = {
+    "another amount": lambda body: body | {"postings": [body["postings"][0] | {"amount": "1251"}, body["postings"][1]]},
+    "postings in another order": lambda body: body | {"postings": body["postings"][::-1]},
+    "fewer postings": lambda body: body | {"postings": body["postings"][:1]},
+    "a microsecond later": lambda body: body | {"effective_at": "2026-01-31T23:59:59.500001Z"},
+    "no time": lambda body: {k: v for k, v in body.items() if k != "effective_at"},
+    "another reference": lambda body: body | {"reference": "deposit-1002"},
+    "another description": lambda body: body | {"description": body["description"] + " "},
+    "an empty description": lambda body: body | {"description": ""},
+    "another metadata name": lambda body: body | {"metadata": {"CHANNEL": "card"}},
+    "another metadata value": lambda body: body | {"metadata": body["metadata"] | {"channel": "Card"}},
+}
+
+
+def reverse(value: Any) -> Any:
+    return dict(reversed(value.items())) if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("how", SAME)
+def test_a_body_that_means_the_same_is_the_same_request(caller: Caller, how: str) -> None:
+    first = caller.write("transactions", TRANSACTION, "k")
+    sequence = caller.sequence()
+    again = caller.write("transactions", SAME[how](TRANSACTION), "k")
+    assert first.status_code == 201
+    assert is_replay(first, again), again.text
+    assert caller.sequence() == sequence
+
+
+@pytest.mark.parametrize("how", OTHER)
+def test_refuses_a_key_that_was_used_for_another_body_and_changes_nothing(caller: Caller, how: str) -> None:
+    first = caller.write("transactions", TRANSACTION, "k")
+    sequence = caller.sequence()
+    other = caller.write("transactions", OTHER[how](TRANSACTION), "k")
+    assert (first.status_code, other.status_code, other.json()["code"]) == (201, 422, "idempotency_key_reused")
+    assert REPLAYED not in other.headers
+    assert caller.sequence() == sequence
+    # And the key still stands for its first request.
+    assert is_replay(first, caller.write("transactions", TRANSACTION, "k"))
+
+
+def test_refuses_a_key_that_was_used_by_another_operation(caller: Caller) -> None:
+    caller.post("cash", "wallet", 5, "k")
+    sequence = caller.sequence()
+    assert caller.open("new", "k").json()["code"] == "idempotency_key_reused"
+    assert caller.client.get(f"/v1/ledgers/{caller.ledger}/accounts/new").status_code == 404
+    assert caller.sequence() == sequence
+
+
+def test_refuses_another_body_for_the_key_of_a_refusal_too(caller: Caller) -> None:
+    assert caller.post("wallet", "cash", 5, "k").json()["code"] == "insufficient_funds"
+    assert caller.post("cash", "wallet", 5, "k").json()["code"] == "idempotency_key_reused"
+
+
+def test_keys_are_compared_as_they_are_written(caller: Caller) -> None:
+    first = [caller.post("cash", "wallet", 5, key) for key in ("key", "KEY", "key ".strip() + ".", "k" * 255)]
+    assert [each.status_code for each in first] == [201] * 4
+    assert [each.headers.get(REPLAYED) for each in first] == [None] * 4
+
+
+def test_the_same_key_in_two_ledgers_is_two_keys(caller: Caller, client: httpx.Client) -> None:
+    other = Caller(client, f"l{uuid.uuid4().hex}")
+    client.post("/v1/ledgers", json={"name": other.ledger})
+    for path in ("cash", "wallet"):
+        other.open(path)
+    first, second = caller.post("cash", "wallet", 5, "k"), other.post("cash", "wallet", 6, "k")
+    assert [first.status_code, second.status_code] == [201, 201]
+    assert is_replay(first, caller.post("cash", "wallet", 5, "k"))
+    assert is_replay(second, other.post("cash", "wallet", 6, "k"))
+
+
+# Refusals of the books are frozen with their key.
+
+
+def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], Callable[[Caller, Service], Any], int]]:
+    """Each refusal of the books: a request that meets it, what happens then, and what a new key is answered."""
+
+    def nothing(caller: Caller, service: Service) -> None:
+        caller.post("cash", "wallet", 1)
+
+    full = 10**38 - 1
+    return {
+        "account_exists": (lambda c, key: c.open("cash", key), nothing, 409),
+        "limit_not_met": (lambda c, key: c.open("new", key, minimum_balance="1"), nothing, 422),
+        "time_out_of_range": (
+            lambda c, key: c.post("cash", "other", 1, key, effective_at="2038-01-01T00:00:00Z"),
+            lambda c, service: service.clock.advance(20 * 365 * 86400),
+            201,
+        ),
+        "reference_exists": (
+            lambda c, key: c.post("cash", "other", 2, key, reference="taken"),
+            nothing,
+            409,
+        ),
+        "unknown_account": (lambda c, key: c.post("cash", "new", 1, key), lambda c, _: c.open("new"), 201),
+        "asset_mismatch": (lambda c, key: c.post("cash", "coins", 1, key), nothing, 422),
+        "amount_overflow": (lambda c, key: c.post("full", "cash", full, key), nothing, 422),
+        "insufficient_funds": (
+            lambda c, key: c.post("wallet", "cash", 500, key),
+            lambda c, _: c.post("cash", "wallet", 500),
+            201,
+        ),
+        "maximum_exceeded": (
+            lambda c, key: c.post("capped", "cash", 11, key),
+            lambda c, _: c.post("cash", "capped", 1),
+            201,
+        ),
+    }
+
+
+@pytest.mark.parametrize("code", frozen_cases())
+def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller, service: Service, code: str) -> None:
+    ask, happen, expected = frozen_cases()[code]
+    caller.open("coins", asset="BTC/8")
+    caller.open("full")
+    caller.open("capped", maximum_balance="10")
+    caller.post("full", "other", 1, reference="taken")
+    before = caller.sequence()
+    first = ask(caller, "k")
+    assert first.json()["code"] == code
+    assert caller.sequence() == before
+    now = service.clock.now
+    happen(caller, service)
+    sequence = caller.sequence()
+    assert is_replay(first, ask(caller, "k"))
+    assert caller.sequence() == sequence
+    again = ask(caller, "another")
+    assert (again.status_code, again.headers.get(REPLAYED)) == (expected, None)
+    assert is_replay(first, ask(caller, "k"))
+    service.clock.now = now
+
+
+def test_every_refusal_of_the_books_is_tried_above() -> None:
+    assert {refusal.code for refusal in BooksRefuse.__subclasses__()} == set(frozen_cases())
+
+
+# What never came to the books leaves the key free.
+
+UNUSED: dict[str, tuple[bytes, dict[str, str]]] = {
+    "malformed": (b'{"postings": [', {}),
+    "of no known form": (json.dumps({"postings": []}).encode(), {}),
+    "between an account and itself": (
+        json.dumps({"postings": [{"debit_account": "cash", "credit_account": "cash", "amount": "1"}]}).encode(),
+        {},
+    ),
+    "of another media type": (json.dumps(TRANSACTION).encode(), {"Content-Type": "text/plain"}),
+    "too long": (b" " * (1 << 20) + b"{}", {}),
+    "of nobody": (json.dumps(TRANSACTION).encode(), {"Authorization": "Bearer nobody"}),
+    "for another answer": (json.dumps(TRANSACTION).encode(), {"Accept": "text/html"}),
+}
+
+
+@pytest.mark.parametrize("what", UNUSED)
+def test_a_request_that_is_refused_before_the_books_does_not_use_its_key_up(caller: Caller, what: str) -> None:
+    body, headers = UNUSED[what]
+    assert caller.write("transactions", body, "k", **headers).status_code in (400, 401, 406, 413, 415, 422)
+    accepted = caller.write("transactions", TRANSACTION, "k")
+    assert (accepted.status_code, accepted.headers.get(REPLAYED)) == (201, None)
+
+
+def test_a_key_sent_to_a_ledger_before_its_creation_is_free_after_it(client: httpx.Client) -> None:
+    early = Caller(client, f"l{uuid.uuid4().hex}")
+    assert early.open("cash", "k").json()["code"] == "ledger_not_found"
+    client.post("/v1/ledgers", json={"name": early.ledger})
+    answer = early.open("cash", "k")
+    assert (answer.status_code, answer.headers.get(REPLAYED)) == (201, None)
+
+
+# The name of a ledger is its key.
+
+
+def test_a_ledger_created_again_is_answered_as_the_first_time(client: httpx.Client, service: Service) -> None:
+    name = f"l{uuid.uuid4().hex}"
+    body = {"name": name, "description": "Wallets", "metadata": {"a": "1", "b": "2"}}
+    first = client.post("/v1/ledgers", json=body)
+    service.clock.advance(60)
+    Caller(client, name).open("cash")
+    again = client.post("/v1/ledgers", json={"metadata": {"b": "2", "a": "1"}, "description": "Wallets", "name": name})
+    assert is_replay(first, again)
+    assert client.get(f"/v1/ledgers/{name}").json()["sequence"] == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"description": "Other"}, {"metadata": {"a": "1"}}, {"description": ""}], ids=lambda c: next(iter(c))
+)
+def test_refuses_a_ledger_of_the_same_name_with_another_body(client: httpx.Client, change: dict[str, Any]) -> None:
+    name = f"l{uuid.uuid4().hex}"
+    first = client.post("/v1/ledgers", json={"name": name})
+    other = client.post("/v1/ledgers", json={"name": name} | change)
+    assert (other.status_code, other.json()["code"], other.headers.get(REPLAYED)) == (409, "ledger_exists", None)
+    assert client.get(f"/v1/ledgers/{name}").json()["sequence"] == 1
+    assert is_replay(first, client.post("/v1/ledgers", json={"name": name}))
+
+
+def test_no_key_that_a_client_sends_stands_for_the_creation_of_its_ledger(caller: Caller) -> None:
+    body = {"name": caller.ledger}
+    assert caller.write("transactions", body, "").json()["code"] == "idempotency_key_required"
+    assert caller.client.post("/v1/ledgers", json=body, headers={"Idempotency-Key": "k"}).headers[REPLAYED] == "true"
+
+
+# Equal keys at once.
+
+
+def at_once(number: int, ask: Callable[[int], httpx.Response]) -> list[httpx.Response]:
+    barrier = threading.Barrier(number)
+
+    def wait_and_ask(which: int) -> httpx.Response:
+        barrier.wait()
+        return ask(which)
+
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(wait_and_ask, range(number)))
+
+
+@pytest.mark.parametrize("number", [2, 8])
+def test_of_equal_requests_at_once_one_takes_effect_and_the_others_are_answered_the_same(
+    caller: Caller, number: int
+) -> None:
+    for turn in range(10):
+        before = caller.sequence()
+        answers = at_once(number, lambda _, turn=turn: caller.post("cash", "wallet", 5, f"k{turn}"))
+        assert [each.status_code for each in answers] == [201] * number
+        assert len({each.content for each in answers}) == 1
+        assert sorted(each.headers.get(REPLAYED, "") for each in answers) == [""] + ["true"] * (number - 1)
+        assert caller.sequence() == before + 1
+    wallet = caller.client.get(f"/v1/ledgers/{caller.ledger}/accounts/wallet").json()
+    assert (wallet["posted"], wallet["version"]) == ("50", 10)
+
+
+def test_of_equal_refused_requests_at_once_all_get_the_one_refusal(caller: Caller) -> None:
+    answers = at_once(6, lambda _: caller.post("wallet", "cash", 5, "k"))
+    assert {each.json()["code"] for each in answers} == {"insufficient_funds"}
+    assert sorted(each.headers.get(REPLAYED, "") for each in answers) == [""] + ["true"] * 5
+
+
+def test_of_unequal_requests_with_one_key_at_once_one_takes_effect(caller: Caller) -> None:
+    for turn in range(5):
+        before = caller.sequence()
+        answers = at_once(4, lambda which, turn=turn: caller.post("cash", "wallet", which + 1, f"k{turn}"))
+        assert sorted(each.json().get("code", "") for each in answers) == [""] + ["idempotency_key_reused"] * 3
+        assert caller.sequence() == before + 1
+
+
+def test_of_equal_creations_at_once_one_creates_the_ledger(client: httpx.Client) -> None:
+    name = f"l{uuid.uuid4().hex}"
+    answers = at_once(6, lambda _: client.post("/v1/ledgers", json={"name": name}))
+    assert [each.status_code for each in answers] == [201] * 6
+    assert len({each.content for each in answers}) == 1
+    assert sorted(each.headers.get(REPLAYED, "") for each in answers) == [""] + ["true"] * 5
+    assert client.get(f"/v1/ledgers/{name}").json()["sequence"] == 1
+
+
+# Fingerprints last for ever: a key that was stored years ago has to be known again.
+
+GOLDEN_BODIES: dict[str, tuple[str, dict[str, str], type[BaseModel], dict[str, Any]]] = {
+    "a ledger": ("createLedger", {}, models.CreateLedgerRequest, {"name": "golden"}),
+    "a described ledger": (
+        "createLedger",
+        {},
+        models.CreateLedgerRequest,
+        {"name": "golden", "description": "Wallets — €", "metadata": {"team": "payments", "Z": "ü"}},
+    ),
+    "an account": (
+        "createAccount",
+        {"ledger": "golden"},
+        models.CreateAccountRequest,
+        {"path": "users:42:wallet", "asset": "USD/2", "normal_side": "credit"},
+    ),
+    "a limited account": (
+        "createAccount",
+        {"ledger": "golden"},
+        models.CreateAccountRequest,
+        {
+            "path": "users:42:wallet",
+            "asset": "USD/2",
+            "normal_side": "credit",
+            "minimum_balance": "0",
+            "maximum_balance": "99999999999999999999999999999999999999",
+            "description": "",
+            "metadata": {"customer": "42"},
+        },
+    ),
+    "a transaction": (
+        "postTransaction",
+        {"ledger": "golden"},
+        models.PostTransactionRequest,
+        {"postings": TRANSACTION["postings"][:1]},
+    ),
+    "a transaction that says everything": (
+        "postTransaction",
+        {"ledger": "golden"},
+        models.PostTransactionRequest,
+        TRANSACTION,
+    ),
+    "the same transaction in another ledger": (
+        "postTransaction",
+        {"ledger": "other"},
+        models.PostTransactionRequest,
+        TRANSACTION,
+    ),
+}
+GOLDEN = {
+    "a ledger": "a04eb37483fb68aac04286ec52749757",
+    "a described ledger": "d1e914985afd22438ec26c0b0c4b4b3c",
+    "an account": "55cf87e6ee3b6baad6778341874ea592",
+    "a limited account": "ab35d9ae93c5ad089049c0a413ae06f1",
+    "a transaction": "eeb2992d852836c52a16688cfe69756b",
+    "a transaction that says everything": "07b158a2749e905ca3c2305ec00b28bb",
+    "the same transaction in another ledger": "dc38c94d11d14a427cd1716109287d62",
+}
+
+
+def golden_fingerprint(what: str) -> bytes:
+    operation, path, model, body = GOLDEN_BODIES[what]
+    return fingerprint(operation, path, model.model_validate_json(json.dumps(body)))
+
+
+@pytest.mark.parametrize("what", GOLDEN_BODIES)
+def test_a_fingerprint_stays_what_it_has_always_been(what: str) -> None:
+    assert golden_fingerprint(what).hex() == GOLDEN[what]
+
+
+def test_every_write_of_the_contract_has_golden_fingerprints() -> None:
+    writes = {name for name, operation in CONTRACT.operations.items() if operation.method != "GET"}
+    assert {operation for operation, *_ in GOLDEN_BODIES.values()} == writes
+    assert len(set(GOLDEN.values())) == len(GOLDEN) == len(GOLDEN_BODIES)
+
+
+def test_a_fingerprint_is_the_hash_of_the_canonical_request_by_another_s_reckoning() -> None:
+    operation, path, _, body = GOLDEN_BODIES["a transaction that says everything"]
+    meaning = {"operation": operation, "path": path, "body": body | {"effective_at": "2026-01-31T23:59:59.500000Z"}}
+    expected = hashlib.sha256(rfc8785.dumps(meaning)).digest()[:16]
+    assert golden_fingerprint("a transaction that says everything") == expected
+
+
+@pytest.mark.parametrize("what", GOLDEN_BODIES)
+def test_a_contract_with_one_more_optional_field_gives_the_same_fingerprint(what: str) -> None:
+    operation, path, model, body = GOLDEN_BODIES[what]
+
+    class Grown(model):  # type: ignore[misc, valid-type]
+        absent: str | MISSING = MISSING
+        preset: int = 7
+        listed: list[str] = []
+
+    grown = Grown.model_validate_json(json.dumps(body))
+    assert fingerprint(operation, path, grown).hex() == GOLDEN[what]
+    explicit = Grown.model_validate_json(json.dumps(body | {"preset": 7, "listed": []}))
+    assert fingerprint(operation, path, explicit).hex() == GOLDEN[what]
+    used = Grown.model_validate_json(json.dumps(body | {"absent": ""}))
+    assert fingerprint(operation, path, used).hex() != GOLDEN[what]
+
+
+def test_the_service_stores_the_golden_fingerprints_under_the_digest_of_their_key(
+    client: httpx.Client, service: Service
+) -> None:
+    said = {what: GOLDEN_BODIES[what] for what in ("a ledger", "an account", "a transaction")}
+    client.post("/v1/ledgers", json=said["a ledger"][3])
+    golden = Caller(client, "golden")
+    golden.write("accounts", said["an account"][3], "key-1")
+    golden.write("transactions", said["a transaction"][3], "key-2")
+    stored = fetch(
+        service.database,
+        "select encode(key, 'hex'), encode(fingerprint, 'hex') from idempotency_keys "
+        "where ledger_id = (select ledger_id from ledgers where name = 'golden') order by sequence",
+    )
+    keys = ["", *(hashlib.sha256(key).hexdigest()[:32] for key in (b"key-1", b"key-2"))]
+    assert [tuple(row) for row in stored] == list(zip(keys, (GOLDEN[what] for what in said), strict=True))
+
+
+def fetch(database: str, query: str) -> list[asyncpg.Record]:
+    async def run() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(database.replace("+asyncpg", ""))
+        try:
+            return await connection.fetch(query)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+NAMES = st.text(st.characters(codec="ascii"), max_size=20)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(NAMES, below, max_size=5),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(VALUES)
+def test_canonical_json_is_what_another_implementation_of_rfc_8785_makes(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
