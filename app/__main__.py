@@ -4,6 +4,7 @@ import signal
 import sys
 
 import uvicorn
+from pydantic import ValidationError
 
 from app.main import create_app
 from app.settings import Settings
@@ -14,7 +15,10 @@ def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         # While uvicorn runs it has handlers of its own; when it has drained it sends itself the signal again.
         signal.signal(signum, lambda *_: sys.exit(0))
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        sys.exit(f"The settings do not allow a start: {error}")
     uvicorn.run(
         create_app(settings),
         host=settings.host,
