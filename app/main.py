@@ -54,8 +54,9 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
     app.add_middleware(RequestMiddleware)
     add_problem_handlers(app)
-    for resource in (health, ledgers, accounts, transactions, events, docs):
-        app.include_router(resource.router)
+    for resource in (transactions, accounts, ledgers, events, health, docs):
+        # As they are: a router that is included is matched by way of a copy, which costs every request.
+        app.router.routes.extend(resource.router.routes)
     return app
 
 

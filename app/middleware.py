@@ -1,8 +1,8 @@
 """Around every request: its id, its one line in the log, and an answer whatever happens."""
 
 import re
+import secrets
 import time
-import uuid
 
 import sentry_sdk
 import structlog
@@ -68,4 +68,4 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return value.decode()
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

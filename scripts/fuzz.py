@@ -100,7 +100,9 @@ def refusal_is_the_contracts(ctx: Any, response: Any, case: Any) -> None:
     if case.meta is None:
         return
     if case.meta.generation.mode.is_negative:
-        assert code not in OF_THE_STATE, f"What is not well formed got as far as {code}"
+        # A header is another one on the wire, without the blanks around it: it may have become well formed there.
+        wrong = {place.value for place, part in case.meta.components.items() if part.mode.is_negative} - {"header"}
+        assert not wrong or code not in OF_THE_STATE, f"What is not well formed got as far as {code}"
     elif code not in OF_THE_STATE | BEYOND_SCHEMAS:
         assert _moves_in_a_circle(case.body), f"What is well formed was refused as {code}"
 
@@ -156,7 +158,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--examples", type=int, default=40, help="cases per operation and round (default: %(default)s)")
+    parser.add_argument("--examples", type=int, default=100, help="cases per operation (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=int, help="go on, round after round, for this long; any number of hours is fine"
     )

@@ -4,6 +4,7 @@ Each probe is a request and the answer that the contract promises for it. Whatev
 repeats what the client invented, every refusal is a problem document of the contract, and the service goes on.
 """
 
+import base64
 import contextlib
 import itertools
 import json
@@ -307,6 +308,18 @@ ROUTES = [
     ),
 ]
 
+
+def cursor(text: str) -> str:
+    """A cursor that says what no list ever said, made as the service makes its own."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+FORGED = (
+    '["ledgers",null,1]', '["ledgers",null,true]', '["ledgers",null,null]', '["ledgers",null,""]', "[]", "{}", "0",
+    '["ledgers",null,"\\u0000"]', '["ledgers",null,"\\ud800"]', '["ledgers",null,NaN]', '["ledgers",null]',
+    '["accounts","edge",null,"a"]', '["ledgers",{"a":1},"a"]', '["ledgers",null,' + "9" * 600 + "]", "[" * 700,
+)  # fmt: skip
+
 QUERIES = [
     *probes(
         422,
@@ -383,6 +396,10 @@ QUERIES = [
             f"{ACCOUNTS}?cursor={'A' * 1024}",
             f"{TRANSACTIONS}?cursor=eyJhIjoxfQ",
             f"{ACCOUNTS}/bank:cash/entries?cursor=_____",
+            *(f"/v1/ledgers?cursor={cursor(forged)}" for forged in FORGED),
+            f"{TRANSACTIONS}?cursor={cursor(json.dumps(['transactions', LEDGER, 'newest', 2**53]))}",
+            f"{TRANSACTIONS}?cursor={cursor(json.dumps(['transactions', 'other', 'newest', 1]))}",
+            f"{TRANSACTIONS}?order=oldest&cursor={cursor(json.dumps(['transactions', LEDGER, 'newest', 1]))}",
         ),
     ),
     *probes(422, "sequence_out_of_range", get(f"{EVENTS}?after_sequence=1000", f"{EVENTS}?after_sequence={2**53 - 1}")),
@@ -436,6 +453,7 @@ HEADERS = [
                 "image/png, text/plain;q=0.5",
                 f"application/{CANARY}",
                 "*/*;q=0",
+                "*/*, application/json;q=0",
             )
         },
     ),
@@ -974,10 +992,9 @@ def comes_in_pieces(wire: Wire) -> Answer:
 
 
 def hides_a_key_in_a_trailer(wire: Wire) -> Answer:
-    """A header behind the body comes too late to authenticate it."""
-    wire.send(request("POST", "/v1/ledgers", JSON, "Transfer-Encoding: chunked", authorized=False))
-    time.sleep(0.05)
-    wire.send(b"f\r\n" + b'{"name":"edge"}' + b"\r\n0\r\nAuthorization: Bearer " + SECRET + b"\r\n\r\n")
+    """A field behind the body is no header: it comes too late to say who asks."""
+    body = b"f\r\n" + b'{"name":"edge"}' + b"\r\n0\r\nAuthorization: Bearer " + SECRET + b"\r\n\r\n"
+    wire.send(request("POST", "/v1/ledgers", JSON, "Transfer-Encoding: chunked", authorized=False) + body)
     return wire.answer()
 
 
@@ -1339,7 +1356,9 @@ def stalled(service: Any) -> dict[str, Answer]:
 
 @pytest.mark.parametrize("client", ["never_ends", "never_begins", "never_ends_its_chunks", "drips"])
 def test_a_body_that_does_not_arrive_in_time_is_given_up(stalled: dict[str, Answer], client: str) -> None:
+    """And the connection with it: who sends a byte now and then cannot hold it for ever."""
     check(stalled[client], 408, "request_timeout")
+    assert stalled[client].header("connection") == "close"
 
 
 ABANDONED = {

@@ -17,7 +17,7 @@ ANSWERS_MIN = 500
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], dict]:
     summary = tmp_path_factory.mktemp("fuzz") / "summary.json"
     # The seed is fixed, so that a change is judged by itself; scripts/fuzz alone takes a new one each time.
-    command = [sys.executable, "-m", "scripts.fuzz", "--examples", "15", "--seed", "1", "--summary", str(summary)]
+    command = [sys.executable, "-m", "scripts.fuzz", "--examples", "25", "--seed", "1", "--summary", str(summary)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=SECONDS_MAX)
     assert summary.exists(), done.stdout + done.stderr
     return done, json.loads(summary.read_text())

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import MISSING, BaseModel
 
-from app.api.contract import CONTRACT, canonical_json, fingerprint
+from app.api.contract import CONTRACT
+from app.api.edge import canonical_json, fingerprint
 from app.ledger.refusals import BooksRefuse
 from generated import models
 from tests.conftest import Service

@@ -1,53 +1,37 @@
-"""The edge: ties every route to its operation in openapi.yaml, and holds each request against it.
-
-Stock FastAPI reads leniently. Here, in one place and for every route: who asks is settled before the body is read;
-what may stand once stands once; what the contract does not name is refused; JSON is strict.
-"""
+"""Ties every route to its operation in openapi.yaml, and holds each request against it."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isasyncgenfunction, iscoroutine
 from pathlib import Path
 from typing import Any
 
 import yaml
+from fastapi._compat import ModelField
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import ResponseValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.ledger.refusals import (
-    ContentTooLarge,
-    IdempotencyKeyRequired,
-    MalformedRequest,
-    NotAcceptable,
-    RequestTimeout,
-    Unauthenticated,
-    UnsupportedMediaType,
-    ValidationFailed,
+from app.api.edge import (
+    authenticate,
+    check_accept,
+    check_parameters,
+    field_errors,
+    name_for_log,
+    parse_body,
+    read_body,
+    read_headers,
 )
+from app.ledger.refusals import ValidationFailed
 
-BODY_BYTES_MAX = 1 << 20
 CONTRACT_FILE = Path(__file__).parents[2] / "openapi.yaml"
-
-_LEDGER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
-_JSON_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', re.ASCII | re.IGNORECASE)
-_ACCEPTABLE = {"*/*", "application/*", "application/json"}
-# Headers that decide what a request means, so that two of one would mean two things.
-_SINGLE_HEADERS = {
-    b"authorization",
-    b"content-type",
-    b"content-encoding",
-    b"content-length",
-    b"idempotency-key",
-}
 
 
 @dataclass(frozen=True)
@@ -117,148 +101,119 @@ CONTRACT = Contract.load()
 
 
 class ContractRoute(APIRoute):
-    """A route of the contract. Its operationId names the operation that each request is held against."""
+    """A route of the contract. Its operationId names the operation that each request is held against.
+
+    The arguments of the endpoint are declared and depended on as in any FastAPI route, and solved here: the body
+    is already the generated model, and FastAPI's general way costs a post more than its decision does.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
         operation = CONTRACT.operations[self.operation_id or ""]
+        endpoint = _Call.of(self.dependant)
         body_type: type[BaseModel] | None = self.body_field.field_info.annotation if self.body_field else None
+        answer, status = self.response_field, self.status_code or 200
+        if answer is None:
+            raise TypeError(f"{operation.operation_id} has no response_model")
 
-        async def handle_strictly(request: Request) -> Response:
-            _name_for_log(request, operation)
-            headers = _read_headers(request)
+        async def handle(request: Request) -> Response:
+            name_for_log(request, operation)
+            headers = read_headers(request)
             if operation.secured:
-                _authenticate(request, headers)
-            _check_accept(headers)
-            _check_parameters(request, headers, operation)
+                authenticate(request, headers)
+            check_accept(headers)
+            query = check_parameters(request, headers, operation)
+            body = None
             if body_type is not None:
-                raw = await _read_body(request, headers)
-                # FastAPI finds the body read and validated, and passes it on as it is.
-                request._body, request._json = raw, _parse_body(raw, body_type)
-            return await handle(request)
+                body = parse_body(await read_body(request, headers), body_type)
+            response = Response(status_code=status, media_type="application/json")
+            given = Given(request, response, query, headers, body)
+            said, errors = answer.validate(await endpoint(given), {}, loc=("response",))
+            if errors:
+                raise ResponseValidationError(errors)
+            response.body = answer.serialize_json(said)
+            response.headers["Content-Length"] = str(len(response.body))
+            return response
 
-        return handle_strictly
-
-
-def _name_for_log(request: Request, operation: Operation) -> None:
-    ledger = request.path_params.get("ledger", "-")
-    request.scope["operation_id"] = operation.operation_id
-    request.scope["ledger"] = ledger if _LEDGER.fullmatch(ledger) else "-"
-
-
-def _read_headers(request: Request) -> dict[bytes, bytes]:
-    """The headers, those joined that may repeat."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in request.scope["headers"]:
-        if name not in headers:
-            headers[name] = value
-        elif name == b"authorization":
-            raise Unauthenticated()
-        elif name in _SINGLE_HEADERS:
-            headers[b"repeated"] = name
-        else:
-            headers[name] += b"," + value
-    return headers
+        return handle
 
 
-def _authenticate(request: Request, headers: dict[bytes, bytes]) -> None:
-    scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
-    request.scope["caller"] = request.app.state.keys.get_actor(secret if scheme.lower() == b"bearer" else b"")
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a request gives to its endpoint, and the response that it may add headers to."""
+
+    request: Request
+    response: Response
+    query: dict[str, str]
+    headers: dict[bytes, bytes]
+    body: BaseModel | None
+
+    def value(self, place: str, name: str) -> str | None:
+        match place:
+            case "path":
+                return self.request.path_params.get(name)
+            case "query":
+                return self.query.get(name)
+            case _:
+                value = self.headers.get(name.lower().encode())
+                return None if value is None else value.decode("latin-1")
 
 
-def _check_accept(headers: dict[bytes, bytes]) -> None:
-    accept = headers.get(b"accept")
-    if accept is None or accept == b"*/*":
-        return
-    for choice in accept.decode("latin-1").lower().split(","):
-        media_type, *parameters = (part.strip() for part in choice.split(";"))
-        refused = any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
-        if media_type in _ACCEPTABLE and not refused:
-            return
-    raise NotAcceptable()
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """An endpoint or a dependency, with what it takes: parameters, the body, the request, other dependencies."""
 
+    call: Callable[..., Any]
+    name: str | None
+    parameters: tuple[tuple[str, str, ModelField], ...]
+    body: str | None
+    request: str | None
+    response: str | None
+    dependencies: tuple[_Call, ...]
 
-def _check_parameters(request: Request, headers: dict[bytes, bytes], operation: Operation) -> None:
-    if b"repeated" in headers:
-        raise MalformedRequest(pointer=headers[b"repeated"].decode().title())
-    given = request.query_params.multi_items()
-    names = [name for name, _ in given]
-    for name in operation.query:
-        if names.count(name) > 1:
-            raise MalformedRequest(pointer=name)
-    if not operation.query.issuperset(names):
-        raise ValidationFailed([{"pointer": "", "message": "A query parameter is not known"}])
-    for name, value in (*given, *request.path_params.items()):
-        if name in operation.integers and not _INTEGER.fullmatch(value):
-            raise ValidationFailed([{"pointer": name, "message": "Input should be a whole number"}])
-    if operation.keyed and not headers.get(b"idempotency-key"):
-        raise IdempotencyKeyRequired()
+    @classmethod
+    def of(cls, dependant: Dependant) -> _Call:
+        call: Callable[..., Any] = dependant.call  # type: ignore[assignment]
+        if isasyncgenfunction(call):
+            call = asynccontextmanager(call)
+        fields = {
+            "path": dependant.path_params,
+            "query": dependant.query_params,
+            "header": dependant.header_params,
+        }
+        return cls(
+            call,
+            dependant.name,
+            tuple((place, each.alias, each) for place, found in fields.items() for each in found),
+            dependant.body_params[0].name if dependant.body_params else None,
+            dependant.request_param_name,
+            dependant.response_param_name,
+            tuple(cls.of(each) for each in dependant.dependencies),
+        )
 
-
-async def _read_body(request: Request, headers: dict[bytes, bytes]) -> bytes:
-    content_type = headers.get(b"content-type", b"").decode("latin-1").strip()
-    if not _JSON_TYPE.fullmatch(content_type) or headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMediaType()
-    length = headers.get(b"content-length", b"0")
-    if len(length) > 12 or int(length) > BODY_BYTES_MAX:
-        raise ContentTooLarge()
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(request.app.state.settings.body_timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > BODY_BYTES_MAX:
-                    raise ContentTooLarge()
-                chunks.append(chunk)
-    except TimeoutError:
-        raise RequestTimeout() from None
-    return b"".join(chunks)
-
-
-def _parse_body[Body: BaseModel](raw: bytes, body_type: type[Body]) -> Body:
-    """The body as its generated model. Raises `MalformedRequest` if it is not strict JSON."""
-    try:
-        # One parser refuses what is no JSON, bad UTF-8, lone surrogates and great depth; the other sees
-        # duplicate names, which no parser refuses by itself, and reads numbers as text, so that none is too long.
-        from_json(raw, allow_inf_nan=False)
-        json.loads(raw, object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        raise MalformedRequest(pointer="") from None
-    try:
-        return body_type.model_validate_json(raw)
-    except ValidationError as error:
-        raise ValidationFailed(list(field_errors(error.errors(include_url=False, include_input=False)))) from None
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError
-
-
-def field_errors(errors: Iterable[Any]) -> Iterable[dict[str, str]]:
-    """Pydantic's errors as pointers and messages, at most 20. A name that the client invented is left out."""
-    for error in list(errors)[:20]:
-        steps = [str(step) for step in error["loc"]]
-        if error["type"] == "extra_forbidden":
-            steps.pop()
-        if "metadata" in steps:
-            steps = steps[: steps.index("metadata") + 1]
-        yield {"pointer": "".join(f"/{step}" for step in steps), "message": error["msg"]}
-
-
-def fingerprint(operation_id: str, path: dict[str, str], body: BaseModel) -> bytes:
-    """What a request means, as the first 16 bytes of a SHA-256: its operation, its path parameters, and its
-    validated body without the fields at their default, so that a new optional field never turns a retry into
-    a refusal. The JSON is canonical (RFC 8785): our names are ASCII and our values hold no number."""
-    meaning = {
-        "operation": operation_id,
-        "path": path,
-        "body": body.model_dump(mode="json", exclude_defaults=True),
-    }
-    return hashlib.sha256(canonical_json(meaning)).digest()[:16]
-
-
-def canonical_json(value: Any) -> bytes:
-    """The canonical form (RFC 8785) of a value of objects with ASCII names, arrays, strings, booleans and null."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    async def __call__(self, given: Given) -> Any:
+        """Call it with what the request gives. A dependency that yields ends before the answer is sent."""
+        arguments: dict[str, Any] = {}
+        for dependency in self.dependencies:
+            solved = await dependency(given)
+            if isinstance(solved, AbstractAsyncContextManager):
+                stack: AsyncExitStack = given.request.scope["fastapi_function_astack"]
+                solved = await stack.enter_async_context(solved)
+            arguments[dependency.name or ""] = solved
+        errors: list[Any] = []
+        for place, name, parameter in self.parameters:
+            value = given.value(place, name)
+            if value is None and not parameter.field_info.is_required():
+                arguments[parameter.name] = parameter.get_default()
+                continue
+            arguments[parameter.name], wrong = parameter.validate(value, {}, loc=(name,))
+            errors += wrong
+        if errors:
+            raise ValidationFailed(list(field_errors(errors)))
+        if self.body is not None:
+            arguments[self.body] = given.body
+        if self.request is not None:
+            arguments[self.request] = given.request
+        if self.response is not None:
+            arguments[self.response] = given.response
+        called = self.call(**arguments)
+        return await called if iscoroutine(called) else called

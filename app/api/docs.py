@@ -75,6 +75,7 @@ SwaggerUIBundle({
 
 # Swagger UI lays its tables out for wide screens: on a phone their cells go below each other.
 DOCS_STYLE = """body { margin: 0; }
+#docs { overflow-x: clip; }
 noscript { display: block; margin: 2rem; font-family: sans-serif; }
 .swagger-ui .info { margin: 2rem 0 1rem; }
 @media (max-width: 640px) {

@@ -10,7 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.contract import CONTRACT, field_errors
+from app.api.contract import CONTRACT
+from app.api.edge import field_errors
 from app.db import is_transient
 from app.ledger import refusals
 from app.ledger.refusals import Refusal

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.api.contract import ContractRoute, fingerprint
+from app.api.contract import ContractRoute
 from app.api.cursors import CursorPage, read_order_and_position, with_cursor
+from app.api.edge import fingerprint
 from app.deps import KeyDigest, Session, Submit
 from app.ledger import queries
 from app.ledger.rules import check_moves

@@ -1,0 +1,178 @@
+"""The strict edge: what a request must be before anything else looks at it.
+
+Stock FastAPI reads leniently. Here what may stand once stands once, what the contract does not name is refused, and
+JSON is strict. `ContractRoute` calls these in the published order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from app.ledger.refusals import (
+    ContentTooLarge,
+    IdempotencyKeyRequired,
+    MalformedRequest,
+    NotAcceptable,
+    RequestTimeout,
+    Unauthenticated,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+
+if TYPE_CHECKING:
+    from app.api.contract import Operation
+
+BODY_BYTES_MAX = 1 << 20
+
+_LEDGER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+_JSON_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', re.ASCII | re.IGNORECASE)
+_ACCEPTABLE = {"*/*", "application/*", "application/json"}
+# Headers that decide what a request means, so that two of one would mean two things.
+_SINGLE_HEADERS = {
+    b"authorization",
+    b"content-type",
+    b"content-encoding",
+    b"content-length",
+    b"idempotency-key",
+}
+
+
+def name_for_log(request: Request, operation: Operation) -> None:
+    ledger = request.path_params.get("ledger", "-")
+    request.scope["operation_id"] = operation.operation_id
+    request.scope["ledger"] = ledger if _LEDGER.fullmatch(ledger) else "-"
+
+
+def read_headers(request: Request) -> dict[bytes, bytes]:
+    """The headers, those joined that may repeat."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in request.scope["headers"]:
+        if name not in headers:
+            headers[name] = value
+        elif name == b"authorization":
+            raise Unauthenticated()
+        elif name in _SINGLE_HEADERS:
+            headers[b"repeated"] = name
+        else:
+            headers[name] += b"," + value
+    return headers
+
+
+def authenticate(request: Request, headers: dict[bytes, bytes]) -> None:
+    scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
+    request.scope["caller"] = request.app.state.keys.get_actor(secret if scheme.lower() == b"bearer" else b"")
+
+
+def check_accept(headers: dict[bytes, bytes]) -> None:
+    accept = headers.get(b"accept")
+    if accept is None or accept == b"*/*":
+        return
+    for choice in accept.decode("latin-1").lower().split(","):
+        media_type, *parameters = (part.strip() for part in choice.split(";"))
+        refused = any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
+        if media_type in _ACCEPTABLE and not refused:
+            return
+    raise NotAcceptable()
+
+
+def check_parameters(request: Request, headers: dict[bytes, bytes], operation: Operation) -> dict[str, str]:
+    """The query parameters, each known and given once."""
+    if b"repeated" in headers:
+        raise MalformedRequest(pointer=headers[b"repeated"].decode().title())
+    query: dict[str, str] = {}
+    if request.scope["query_string"]:
+        names = [name for name, _ in request.query_params.multi_items()]
+        for name in operation.query:
+            if names.count(name) > 1:
+                raise MalformedRequest(pointer=name)
+        if not operation.query.issuperset(names):
+            raise ValidationFailed([{"pointer": "", "message": "A query parameter is not known"}])
+        query = dict(request.query_params)
+    for name, value in (*query.items(), *request.path_params.items()):
+        if name in operation.integers and not _INTEGER.fullmatch(value):
+            raise ValidationFailed([{"pointer": name, "message": "Input should be a whole number"}])
+    if operation.keyed and not headers.get(b"idempotency-key"):
+        raise IdempotencyKeyRequired()
+    return query
+
+
+async def read_body(request: Request, headers: dict[bytes, bytes]) -> bytes:
+    content_type = headers.get(b"content-type", b"").decode("latin-1").strip()
+    if not _JSON_TYPE.fullmatch(content_type) or headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType()
+    length = headers.get(b"content-length", b"0")
+    if len(length) > 12 or int(length) > BODY_BYTES_MAX:
+        raise ContentTooLarge()
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(request.app.state.settings.body_timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    raise ContentTooLarge()
+                chunks.append(chunk)
+    except TimeoutError:
+        raise RequestTimeout() from None
+    return b"".join(chunks)
+
+
+def parse_body[Body: BaseModel](raw: bytes, body_type: type[Body]) -> Body:
+    """The body as its generated model. Raises `MalformedRequest` if it is not strict JSON."""
+    try:
+        # One parser refuses what is no JSON, bad UTF-8, lone surrogates and great depth; the other sees
+        # duplicate names, which no parser refuses by itself, and reads numbers as text, so that none is too long.
+        from_json(raw, allow_inf_nan=False)
+        json.loads(raw, object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        raise MalformedRequest(pointer="") from None
+    try:
+        return body_type.model_validate_json(raw)
+    except ValidationError as error:
+        raise ValidationFailed(list(field_errors(error.errors(include_url=False, include_input=False)))) from None
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError
+
+
+def field_errors(errors: Iterable[Any]) -> Iterable[dict[str, str]]:
+    """Pydantic's errors as pointers and messages, at most 20. A name that the client invented is left out."""
+    for error in list(errors)[:20]:
+        steps = [str(step) for step in error["loc"]]
+        if error["type"] == "extra_forbidden":
+            steps.pop()
+        if "metadata" in steps:
+            steps = steps[: steps.index("metadata") + 1]
+        yield {"pointer": "".join(f"/{step}" for step in steps), "message": error["msg"]}
+
+
+def fingerprint(operation_id: str, path: dict[str, str], body: BaseModel) -> bytes:
+    """What a request means, as the first 16 bytes of a SHA-256: its operation, its path parameters, and its
+    validated body without the fields at their default, so that a new optional field never turns a retry into
+    a refusal. The JSON is canonical (RFC 8785): our names are ASCII and our values hold no number."""
+    meaning = {
+        "operation": operation_id,
+        "path": path,
+        "body": body.model_dump(mode="json", exclude_defaults=True),
+    }
+    return hashlib.sha256(canonical_json(meaning)).digest()[:16]
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The canonical form (RFC 8785) of a value of objects with ASCII names, arrays, strings, booleans and null."""
+    return _CANONICAL.encode(value).encode()

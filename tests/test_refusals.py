@@ -1,0 +1,466 @@
+"""Every code of refusal, made by something real, for every operation that the contract says may answer it."""
+
+import asyncio
+import contextlib
+import http.client
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+
+from app.api import contract
+from app.api.problems import STATUS
+from app.ledger.refusals import REFUSALS
+from scripts.postgres import Postgres
+from tests.conformance import DOCUMENT, UNROUTED, check_answer, resolve
+from tests.conftest import KEY, Service, migrate, serve, wait_until
+
+LEDGER = "refusals"
+FULL = str(10**38 - 1)
+OPERATIONS = {
+    operation["operationId"]: (method.upper(), path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+# Every code that the contract gives an operation, with its status.
+MATRIX = [
+    (name, int(status), code)
+    for name, (_, _, operation) in OPERATIONS.items()
+    for status, response in operation["responses"].items()
+    for code in resolve(response).get("x-codes", [])
+]
+IDS = [f"{name}-{code}" for name, _, code in MATRIX]
+# What every problem document has.
+ALWAYS = {"type", "title", "status", "code", "detail", "request_id"}
+KEYS = itertools.count(1)
+
+
+# Requests, made of the contract's own examples.
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+
+    def with_headers(self, **headers: str) -> "Request":
+        """With these headers, `_` for `-`; with None, without."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        kept = (self.headers | named).items()
+        return replace(self, headers={name: value for name, value in kept if value is not None})
+
+    def with_body(self, **changes: Any) -> "Request":
+        return replace(self, body=self.body | changes)
+
+    def content(self) -> bytes | None:
+        return json.dumps(self.body).encode() if self.body is not None else None
+
+    def send(self, service: Service) -> httpx.Response:
+        """The answer, which has been held against the contract."""
+        with service.client() as client:
+            return client.request(
+                self.method, self.path, content=self.content(), params=self.params, headers=self.headers
+            )
+
+
+def example(name: str, *, number: int = 0, ledger: str = LEDGER, **parameters: str) -> Request:
+    """The request of the contract's examples, on a ledger of ours and with a key of its own."""
+    method, path, operation = OPERATIONS[name]
+    said = [resolve(parameter) for parameter in operation.get("parameters", [])]
+    values = {each["name"]: str(each["example"]) for each in said if each["in"] == "path"}
+    headers = {"Idempotency-Key": f"key-{next(KEYS)}"} if any(p["name"] == "Idempotency-Key" for p in said) else {}
+    if "requestBody" not in operation:
+        return Request(method, path.format(**(values | {"ledger": ledger} | parameters)), headers=headers)
+    (media,) = operation["requestBody"]["content"].items()
+    body = list(media[1]["examples"].values())[number]["value"]
+    if name == "createLedger":
+        body = body | {"name": ledger}
+    path = path.format(**(values | {"ledger": ledger} | parameters))
+    return Request(method, path, body, headers | {"Content-Type": media[0]})
+
+
+def post(debit: str, credit: str, amount: str, **changes: Any) -> Request:
+    postings = [{"debit_account": debit, "credit_account": credit, "amount": amount}]
+    return replace(example("postTransaction"), body={"postings": postings} | changes)
+
+
+def fresh(name: str) -> Request:
+    """A write that nothing has been like, so that it would take effect."""
+    new = f"new{next(KEYS)}"
+    return example(name).with_body(**{NAMED_BY[name]: new})
+
+
+NAMED_BY = {"createLedger": "name", "createAccount": "path", "postTransaction": "reference"}
+
+
+def prepare(service: Service) -> Service:
+    """The books that the examples of the contract make, and accounts for more refusals."""
+    requests = [example("createLedger"), example("createAccount"), example("createAccount", number=1)]
+    requests.append(example("postTransaction"))
+    for changes in (
+        {"path": "coins", "asset": "BTC/8"},
+        {"path": "full"},
+        {"path": "rich"},
+        {"path": "capped", "maximum_balance": "10"},
+    ):
+        requests.append(example("createAccount").with_body(**changes))
+    requests.append(post("full", "rich", FULL))
+    assert [request.send(service).status_code for request in requests] == [201] * len(requests)
+    return service
+
+
+# Real trouble.
+
+
+def dsn(database: str) -> str:
+    return database.replace("+asyncpg", "")
+
+
+def execute(database: str, *statements: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn(database))
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def holding(database: str, lock: str) -> Iterator[Callable[[int], None]]:
+    """Hold a lock until the block ends; gives a way to wait until so many connections wait for it."""
+    waiting = (
+        "select count(*) from pg_locks where not granted "
+        "and database = (select oid from pg_database where datname = current_database())"
+    )
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(dsn(database)))
+        try:
+            runner.run(connection.execute(f"begin; {lock}"))
+            yield lambda number: wait_until(lambda: runner.run(connection.fetchval(waiting)) >= number)
+        finally:
+            runner.run(connection.close())
+
+
+@pytest.fixture(scope="module")
+def books(service: Service) -> Service:
+    """The shared service, with a ledger of this file's own."""
+    return prepare(service)
+
+
+@pytest.fixture(scope="module")
+def hasty(new_database: Callable[[], str]) -> Iterator[Service]:
+    """A service that waits for nothing for long, and has one connection of each kind."""
+    with serve(
+        new_database(),
+        body_timeout_s=0.2,
+        write_deadline_s=0.5,
+        pool_timeout_s=0.2,
+        read_pool_size=1,
+        write_pool_size=1,
+    ) as service:
+        yield prepare(service)
+
+
+@pytest.fixture(scope="module")
+def broken(new_database: Callable[[], str]) -> Iterator[dict[str, Service]]:
+    """Two services on databases in which something is planted that nobody foresaw: for reads, and for writes."""
+    faults = {
+        "reads": (
+            "alter table heads rename column sequence to planted",
+            "drop table alembic_version",
+            "create view alembic_version as select cast(1 / (random() * 0) as text) as version_num",
+        ),
+        "writes": ("alter table events add constraint planted check (false) not valid",),
+    }
+    with contextlib.ExitStack() as stack:
+        services = {kind: prepare(stack.enter_context(serve(new_database()))) for kind in faults}
+        for kind, statements in faults.items():
+            execute(services[kind].database, *statements)
+        yield services
+
+
+@pytest.fixture(scope="module")
+def abandoned() -> Iterator[Service]:
+    """A service whose Postgres has stopped under it."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").exists() else None) as folder:
+        with Postgres(Path(folder) / "postgres", durable=False) as postgres:
+            postgres.create_database("books")
+            migrate(postgres.url("books"))
+            with serve(postgres.url("books"), database_timeout_s=1.0) as service:
+                prepare(service)
+                postgres.stop()
+                yield service
+
+
+# Each code: how an operation comes to answer it.
+
+type Make = Callable[[str, pytest.FixtureRequest], httpx.Response]
+type Maker = Callable[[Request], Request]
+
+
+def on_books(make: Callable[[str], Request]) -> Make:
+    """By a request to the service in its usual state."""
+    return lambda name, request: make(name).send(request.getfixturevalue("books"))
+
+
+def of_example(change: Maker) -> Make:
+    """By the operation's example, changed."""
+    return on_books(lambda name: change(example(name)))
+
+
+def repeat_a_header(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    service, asked = request.getfixturevalue("books"), example(name)
+    headers = [*asked.headers.items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    with service.client() as client:
+        return client.request(asked.method, asked.path, content=asked.content(), headers=headers)
+
+
+def never_send_the_body(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    """By a client that promises a body over a socket of its own, and sends half of it."""
+    service, asked = request.getfixturevalue("hasty"), example(name)
+    connection = http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=10)
+    connection.putrequest(asked.method, asked.path)
+    for header in (asked.headers | {"Authorization": f"Bearer {KEY}", "Content-Length": "1000"}).items():
+        connection.putheader(*header)
+    connection.endheaders(b'{"postings": [')
+    with contextlib.closing(connection), connection.getresponse() as raw:
+        sent = httpx.Request(asked.method, service.url + asked.path)
+        answer = httpx.Response(raw.status, headers=raw.getheaders(), content=raw.read(), request=sent)
+    check_answer(answer)
+    return answer
+
+
+def while_connections_are_held(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    """While others wait for locks on the only connections."""
+    service = request.getfixturevalue("hasty")
+    others = [example("getReadiness"), fresh("createLedger")]
+    with ThreadPoolExecutor(len(others)) as threads:
+        with holding(service.database, "lock table heads, ledgers, alembic_version") as wait_for:
+            asked = [threads.submit(other.send, service) for other in others]
+            wait_for(len(others))
+            answer = example(name).send(service)
+        assert [each.result().status_code for each in asked] in ([200, 201], [200, 503])
+    return answer
+
+
+def while_its_write_is_held(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    """By a write that waits for a lock past its deadline, and takes effect once afterwards."""
+    service, asked = request.getfixturevalue("hasty"), fresh(name)
+    with holding(service.database, "lock table events in share mode"):
+        answer = asked.send(service)
+    again = asked.send(service)
+    assert (again.status_code, again.headers.get("Idempotency-Replayed")) == (201, "true")
+    return answer
+
+
+def by_a_planted_fault(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    if name == "getHealth":  # It touches nothing but the process, so only a fault of the process will do.
+        books = request.getfixturevalue("books")
+        request.getfixturevalue("monkeypatch").setattr(contract, "_check_accept", lambda headers: 1 / 0)
+        return example(name).send(books)
+    broken = request.getfixturevalue("broken")
+    if OPERATIONS[name][0] == "GET":
+        return example(name).send(broken["reads"])
+    return fresh(name).send(broken["writes"])
+
+
+def reuse_a_key(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    service, first = request.getfixturevalue("books"), example(name)
+    first.send(service)
+    return replace(first, body=OTHER_BODIES[name]).send(service)
+
+
+OTHER_BODIES = {
+    "createAccount": {"path": "other", "asset": "USD/2", "normal_side": "debit"},
+    "postTransaction": {
+        "postings": [{"debit_account": "bank:cash", "credit_account": "users:42:wallet", "amount": "1"}]
+    },
+}
+
+MAKE: dict[str, Make] = {
+    "malformed_request": repeat_a_header,
+    "validation_failed": of_example(lambda asked: replace(asked, params={"planet": "mars"})),
+    "unauthenticated": of_example(lambda asked: asked.with_headers(Authorization="Bearer a-secret-of-nobody")),
+    "not_acceptable": of_example(lambda asked: asked.with_headers(Accept="text/html, application/json;q=0")),
+    "idempotency_key_required": of_example(lambda asked: asked.with_headers(Idempotency_Key=None)),
+    "invalid_cursor": of_example(lambda asked: replace(asked, params={"cursor": "bm9uZSBvZiBvdXJz"})),
+    "unsupported_media_type": of_example(lambda asked: asked.with_headers(Content_Type="text/plain")),
+    "content_too_large": of_example(lambda asked: asked.with_body(description="x" * (1 << 20))),
+    "request_timeout": never_send_the_body,
+    "ledger_not_found": on_books(lambda name: example(name, ledger="nowhere")),
+    "account_not_found": on_books(lambda name: example(name, account="users:43:wallet")),
+    "transaction_not_found": on_books(lambda name: example(name, sequence="1")),
+    "sequence_out_of_range": of_example(lambda asked: replace(asked, params={"after_sequence": "1000000"})),
+    "idempotency_key_reused": reuse_a_key,
+    "ledger_exists": of_example(lambda asked: asked.with_body(description="Another")),
+    "account_exists": of_example(lambda asked: asked),
+    "limit_not_met": of_example(lambda asked: asked.with_body(path="new", maximum_balance="-1")),
+    "time_out_of_range": of_example(lambda asked: asked.with_body(effective_at="1899-12-31T23:59:59.999999Z")),
+    "reference_exists": of_example(lambda asked: asked),
+    "unknown_account": on_books(lambda _: post("bank:cash", "users:43:wallet", "1")),
+    "asset_mismatch": on_books(lambda _: post("bank:cash", "coins", "1")),
+    "amount_overflow": on_books(lambda _: post("full", "bank:cash", "1")),
+    "insufficient_funds": on_books(lambda _: post("users:42:wallet", "bank:cash", "5000")),
+    "maximum_exceeded": on_books(lambda _: post("capped", "bank:cash", "11")),
+    "internal_error": by_a_planted_fault,
+    "overloaded": while_connections_are_held,
+    "storage_unavailable": lambda name, request: example(name).send(request.getfixturevalue("abandoned")),
+    "outcome_unknown": while_its_write_is_held,
+    "route_not_found": on_books(lambda _: Request("GET", "/v1/ledgers/")),
+    "method_not_allowed": on_books(lambda _: Request("DELETE", "/v1/ledgers")),
+}
+# What the document of a code says beside what every one does.
+SAYS: dict[str, dict[str, Any]] = {
+    "malformed_request": {"pointer": "Idempotency-Key"},
+    "validation_failed": {"errors": [{"pointer": "", "message": "A query parameter is not known"}]},
+    "account_exists": {"account": "bank:cash"},
+    "limit_not_met": {"pointer": "/maximum_balance"},
+    "time_out_of_range": {"pointer": "/effective_at"},
+    "reference_exists": {"pointer": "/reference"},
+    "unknown_account": {"pointer": "/postings/0/credit_account"},
+    "asset_mismatch": {"pointer": "/postings/0"},
+    "amount_overflow": {"account": "full"},
+    "insufficient_funds": {"account": "users:42:wallet", "available": "1250", "required": "5000"},
+    "maximum_exceeded": {"account": "capped", "available": "10", "required": "11"},
+}
+
+
+def check_refusal(answer: httpx.Response, code: str) -> None:
+    """Everything that a client may rely on in a refusal of this code."""
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (STATUS[REFUSALS[code]], code)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    expected = {
+        "type": f"/problems/{code}",
+        "title": REFUSALS[code].title,
+        "status": answer.status_code,
+        "code": code,
+        "detail": f"{REFUSALS[code].title}.",
+        "request_id": answer.headers["X-Request-Id"],
+    }
+    assert body == expected | SAYS.get(code, {})
+    assert answer.headers.get("WWW-Authenticate") == ("Bearer" if answer.status_code == 401 else None)
+    assert answer.headers.get("Retry-After") == ("1" if answer.status_code == 503 else None)
+    assert ("Allow" in answer.headers) == (answer.status_code == 405)
+
+
+@pytest.mark.parametrize(("name", "status", "code"), MATRIX, ids=IDS)
+def test_every_code_of_every_operation_is_answered_by_it(
+    name: str, status: int, code: str, request: pytest.FixtureRequest
+) -> None:
+    answer = MAKE[code](name, request)
+    assert answer.status_code == status
+    check_refusal(answer, code)
+
+
+@pytest.mark.parametrize("code", UNROUTED)
+def test_refuses_what_no_operation_is_there_for(code: str, request: pytest.FixtureRequest) -> None:
+    check_refusal(MAKE[code]("", request), code)
+
+
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_refuses_a_method_that_a_path_does_not_have_and_names_those_that_it_has(path: str, books: Service) -> None:
+    concrete = path.format(ledger="nowhere", account="nobody", sequence="1")
+    answer = Request("DELETE", concrete).send(books)
+    check_refusal(answer, "method_not_allowed")
+    assert answer.headers["Allow"].split(", ") == sorted(method.upper() for method in DOCUMENT["paths"][path])
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_the_type_of_every_problem_is_a_page_that_explains_it(code: str, service: Service) -> None:
+    """For people who follow it without a key."""
+    page = httpx.get(f"{service.url}/problems/{code}")
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert code in page.text
+
+
+def test_the_codes_of_the_code_the_contract_and_this_file_are_the_same() -> None:
+    documented = {code for _, _, code in MATRIX}
+    assert {refusal.code for refusal in STATUS} == set(REFUSALS)
+    assert documented | set(UNROUTED) == set(REFUSALS)
+    assert not documented & set(UNROUTED)
+    assert set(MAKE) == set(REFUSALS)
+    assert all(f"`{code}`" in DOCUMENT["info"]["description"] for code in UNROUTED)
+
+
+def test_every_code_has_one_status_and_the_contract_the_same() -> None:
+    assert {(code, status) for _, status, code in MATRIX} == {
+        (refusal.code, status) for refusal, status in STATUS.items() if refusal.code not in UNROUTED
+    }
+    assert {REFUSALS[code]: status for code, status in UNROUTED.items()}.items() <= STATUS.items()
+
+
+def test_the_fields_of_a_refusal_are_those_of_its_document() -> None:
+    """And of the contract's schema; so none that is added can go unseen here."""
+    named = {code: {each.name for each in fields(refusal)} for code, refusal in REFUSALS.items()}
+    assert {code: set(says) for code, says in SAYS.items()} == {code: each for code, each in named.items() if each}
+    assert set().union(*named.values()) | ALWAYS == set(DOCUMENT["components"]["schemas"]["Problem"]["properties"])
+
+
+# More ways to the codes that need trouble.
+
+
+def test_refuses_a_write_that_no_batch_took_before_its_deadline_and_never_carries_it_out(hasty: Service) -> None:
+    first, second = (example("createAccount").with_body(path=f"late{n}") for n in (1, 2))
+    with ThreadPoolExecutor(1) as threads:
+        with holding(hasty.database, "lock table events in share mode") as wait_for:
+            asked = threads.submit(first.send, hasty)
+            wait_for(1)
+            check_refusal(second.send(hasty), "overloaded")
+        assert asked.result().json()["code"] == "outcome_unknown"
+    assert first.send(hasty).headers["Idempotency-Replayed"] == "true"
+    assert example("getAccount", account="late2").send(hasty).status_code == 404
+    assert "Idempotency-Replayed" not in second.send(hasty).headers
+
+
+def test_one_post_that_postgres_refuses_fails_alone_and_leaves_its_key_free(database: str) -> None:
+    with serve(database) as service:
+        prepare(service)
+        planted = "alter table events add constraint planted check (description is distinct from 'planted')"
+        execute(database, planted)
+        asked = [
+            post("bank:cash", "users:42:wallet", "1", description="planted" if n == 3 else "usual") for n in range(12)
+        ]
+        with ThreadPoolExecutor(len(asked) + 1) as threads:
+            with holding(database, "lock table events in share mode") as wait_for:
+                first = threads.submit(example("createAccount").with_body(path="first").send, service)
+                wait_for(1)
+                answers = [threads.submit(each.send, service) for each in asked]
+                time.sleep(0.5)  # They gather behind the first, and go in one batch.
+            statuses = [each.result().status_code for each in answers]
+        assert first.result().status_code == 201
+        assert statuses == [500 if n == 3 else 201 for n in range(12)]
+        account = example("getAccount").send(service).json()
+        assert (account["posted"], account["version"]) == (str(1250 + 11), 12)
+        check_refusal(asked[3].send(service), "internal_error")
+        execute(database, "alter table events drop constraint planted")
+        freed = asked[3].send(service)
+        assert (freed.status_code, freed.headers.get("Idempotency-Replayed")) == (201, None)
+
+
+def test_a_service_without_its_database_is_alive_but_not_ready(abandoned: Service) -> None:
+    assert example("getHealth").send(abandoned).status_code == 200
+    check_refusal(example("getReadiness").send(abandoned), "storage_unavailable")
+
+
+def test_what_was_in_trouble_works_when_the_trouble_is_over(hasty: Service, request: pytest.FixtureRequest) -> None:
+    for name in ("getReadiness", "postTransaction"):
+        check_refusal(while_connections_are_held(name, request), "overloaded")
+    assert example("getReadiness").send(hasty).status_code == 200
+    assert post("bank:cash", "users:42:wallet", "1").send(hasty).status_code == 201
