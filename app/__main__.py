@@ -7,6 +7,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from app.main import create_app
+from app.server import configure_server
 from app.settings import Settings
 
 
@@ -19,15 +20,7 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         sys.exit(f"The settings do not allow a start: {error}")
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-    )
+    uvicorn.Server(configure_server(create_app(settings), settings, host=settings.host, port=settings.port)).run()
 
 
 if __name__ == "__main__":

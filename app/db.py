@@ -110,6 +110,7 @@ class Database:
         self._reads = create_async_engine(
             url,
             isolation_level="REPEATABLE READ",
+            execution_options={"postgresql_readonly": True},
             pool_size=settings.read_pool_size,
             max_overflow=0,
             pool_timeout=settings.pool_timeout_s,

@@ -22,11 +22,12 @@ from urllib.parse import urlsplit
 import httpx
 import uvicorn
 import uvloop
-
 from alembic import command
 from alembic.config import Config
+
 from app.ledger.writer import LedgerWriter, Receipt, Recorded, Submission
 from app.main import create_app
+from app.server import configure_server
 from app.settings import Settings
 from scripts.postgres import Postgres
 
@@ -70,7 +71,7 @@ def serve(writer: str, port: int) -> None:
 
     main.LedgerWriter = WRITERS[writer]  # type: ignore[misc]
     settings = Settings()
-    uvicorn.run(create_app(settings), port=port, log_config=None, access_log=False)
+    uvicorn.Server(configure_server(create_app(settings), settings, port=port)).run()
 
 
 async def post_all(url: str, ledger: str, hot: bool, connections: int, seconds: float) -> Round:
@@ -197,7 +198,9 @@ async def run(database: str, arguments: argparse.Namespace) -> None:
     for hot in (True, False):
         rates = {name: sorted(r.rate for r in rounds if r.name == name and r.hot == hot) for name in WRITERS}
         grouped, single = (found[len(found) // 2] for found in rates.values())
-        print(f"{'one hot pair' if hot else f'{ACCOUNTS} accounts'}: group commit is {grouped / single:.1f} times the other")
+        print(
+            f"{'one hot pair' if hot else f'{ACCOUNTS} accounts'}: group commit is {grouped / single:.1f} times the other"
+        )
 
 
 def print_round(measured: Round) -> None:

@@ -148,6 +148,8 @@ def _migrate() -> None:
 def _serve(settings: Settings, listener: socket.socket, ready: str) -> None:
     import uvicorn
 
+    from app.server import configure_server
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -155,14 +157,7 @@ def _serve(settings: Settings, listener: socket.socket, ready: str) -> None:
                 # Not a log line: whoever reads the logs has no use for the key.
                 print(ready, file=sys.stderr, flush=True)
 
-    config = uvicorn.Config(
-        "app.main:app",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-    )
-    Server(config).run(sockets=[listener])
+    Server(configure_server("app.main:app", settings)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from alembic import command
 from alembic.config import Config
 
 from app.main import create_app
+from app.server import configure_server
 from app.settings import Settings
 from scripts.postgres import Postgres
 from tests.conformance import check_answer
@@ -145,9 +146,8 @@ def settings_for(database: str, **changes: object) -> Settings:
 def serve(database: str, **changes: object) -> Iterator[Service]:
     """The service in a thread, on a clock of its own, until the block ends."""
     service = Service("", database)
-    app = create_app(settings_for(database, **changes), service.clock)
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
+    settings = settings_for(database, shutdown_timeout_s=5, **changes)
+    server = uvicorn.Server(configure_server(create_app(settings, service.clock), settings, port=0))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     wait_until(lambda: server.started)

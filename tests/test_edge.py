@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -906,6 +907,14 @@ FRAMING = [
             "empty lines before": b"\r\n\r\n" + request(),
             "a fragment": request(target="/healthz#fragment"),
             "bytes beyond ASCII in a header": request("GET", "/healthz", b"X-A: \xff\xfe"),
+            # Names that a careless reader of headers might keep for itself.
+            "a header named repeated": request("GET", "/healthz", f"Repeated: {CANARY}"),
+            "a header named repeated, beyond ASCII": request("GET", "/healthz", b"Repeated: \xff"),
+            "a header of a proxy": request("GET", "/healthz", f"X-Forwarded-Host: {CANARY}"),
+            "a method in a header": request("GET", "/healthz", "X-HTTP-Method-Override: PUT"),
+            # Host decides nothing here.
+            "two hosts": request("GET", "/healthz", f"Host: {CANARY}"),
+            "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
             "a header of 32 kB": request("GET", "/healthz", "X-A: " + CANARY * 3_200),
             "an upgrade to WebSocket": request("GET", "/healthz", "Upgrade: websocket", "Connection: Upgrade"),
             "an upgrade to HTTP/2": request("GET", "/healthz", "Upgrade: h2c", "Connection: Upgrade"),
@@ -1178,6 +1187,79 @@ def test_head_is_answered_without_a_body(service: Any, target: str) -> None:
         assert (404 if CANARY in target else 405) == wire.answer(to_head=True).status
         check(wire.answer(), 200, None)
         check_nothing_echoed(wire.received)
+
+
+PLACES = [
+    (request(target="/v1/ledgers?limit=0"), "limit"),
+    (request(target="/v1/ledgers?limit=x"), "limit"),
+    (request(target=f"{TRANSACTIONS}?order=up"), "order"),
+    (request(target="/v1/ledgers/-"), "ledger"),
+    (request(target=f"{TRANSACTIONS}/0"), "sequence"),
+    (request(target=f"{ACCOUNTS}/-"), "account"),
+    (post(ACCOUNTS, AN_ACCOUNT, key="Idempotency-Key: a b"), "Idempotency-Key"),
+    (post(ACCOUNTS, AN_ACCOUNT | {"path": "-"}), "/path"),
+    (post(ACCOUNTS, {key: AN_ACCOUNT[key] for key in ("path", "asset")}), "/normal_side"),
+    (post(TRANSACTIONS, {"postings": [A_POSTING, A_POSTING | {"amount": "0"}]}), "/postings/1/amount"),
+    (post(TRANSACTIONS, A_TRANSACTION | {"metadata": {CANARY: 1}}), "/metadata"),
+    (post(TRANSACTIONS, {"postings": [A_POSTING | {CANARY: 1}]}), "/postings/0"),
+    (post(TRANSACTIONS, A_TRANSACTION | {CANARY: 1}), ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("sent", "place"), PLACES, ids=[f"{number} {place}" for number, (_, place) in enumerate(PLACES)]
+)
+def test_a_validation_failure_names_the_place_as_the_contract_does(service: Any, sent: bytes, place: str) -> None:
+    """A parameter by its name, what is in the body by a JSON Pointer to the contract's own properties."""
+    answer = exchange(service, sent)
+    check(answer, 422, "validation_failed")
+    assert [place] == [error["pointer"] for error in answer.json()["errors"]]
+
+
+ODD_TEXTS = (
+    "", " ", "tab\tand\nline feed", '"quotes" \\ and \\u0000', "🐶👩\u200d👩\u200d👧", "עברית\u202e", "e\u0301",
+    "\ufeff\ufffe\uffff", "\u2028\u2029\u0085\u00a0", "'; drop table events; --", "%s %(a)s {0} $1 :a ?",
+    "\U0010ffff" * 1000,
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
+def test_what_is_odd_but_legal_comes_back_as_it_was_sent(service: Any, text: str) -> None:
+    reference = f"odd-{uuid.uuid4().hex}-'%\\\"{{}}~"
+    sent = A_TRANSACTION | {"description": text, "metadata": {"a.b:c-d_e": text[:500]}, "reference": reference}
+    target = "/v1/ledgers/order/transactions"
+    answer = exchange(service, post(target, sent))
+    check(answer, 201, None)
+    posted = answer.json()
+    assert sent["postings"][0].items() <= posted["postings"][0].items()
+    assert (text, text[:500], reference) == (
+        posted["description"],
+        posted["metadata"]["a.b:c-d_e"],
+        posted["reference"],
+    )
+    read = exchange(service, request(target=f"{target}/{posted['sequence']}"))
+    assert posted == read.json()
+
+
+ODD_TIMES = (
+    "1900-01-01T00:00:00Z",
+    "1900-01-01t00:00:00.000000z",
+    "1899-12-31T23:59:59.9-00:01",
+    "2000-01-01T00:00:00.1+14:00",
+    "2024-02-29T23:59:59.999999-23:59",
+    "2026-01-01T00:00:00-00:00",
+)
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("instant", ODD_TIMES)
+def test_an_odd_but_legal_time_is_answered_as_the_same_instant_in_utc(service: Any, instant: str) -> None:
+    answer = exchange(service, post("/v1/ledgers/order/transactions", A_TRANSACTION | {"effective_at": instant}))
+    check(answer, 201, None)
+    effective_at = answer.json()["effective_at"]
+    assert effective_at.endswith("Z")
+    assert datetime.fromisoformat(instant.upper()) == datetime.fromisoformat(effective_at)
 
 
 # --- Which of several faults is answered ------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 import rfc8785
@@ -21,6 +20,7 @@ from app.api.contract import CONTRACT
 from app.api.edge import canonical_json, fingerprint
 from app.ledger.refusals import BooksRefuse
 from generated import models
+from tests.books import check_invariants, fetch_now
 from tests.conftest import Service
 
 REPLAYED = "Idempotency-Replayed"
@@ -170,6 +170,13 @@ def test_refuses_a_key_that_was_used_for_another_body_and_changes_nothing(caller
     assert caller.sequence() == sequence
     # And the key still stands for its first request.
     assert is_replay(first, caller.write("transactions", TRANSACTION, "k"))
+
+
+def test_a_field_at_its_default_is_as_good_as_none(caller: Caller) -> None:
+    """No metadata is what an account and a transaction have if nothing is said."""
+    first = caller.post("cash", "wallet", 5, "k"), caller.open("new", "l", metadata={})
+    assert is_replay(first[0], caller.post("cash", "wallet", 5, "k", metadata={}))
+    assert is_replay(first[1], caller.open("new", "l"))
 
 
 def test_refuses_a_key_that_was_used_by_another_operation(caller: Caller) -> None:
@@ -347,7 +354,7 @@ def at_once(number: int, ask: Callable[[int], httpx.Response]) -> list[httpx.Res
 
 @pytest.mark.parametrize("number", [2, 8])
 def test_of_equal_requests_at_once_one_takes_effect_and_the_others_are_answered_the_same(
-    caller: Caller, number: int
+    caller: Caller, service: Service, number: int
 ) -> None:
     for turn in range(10):
         before = caller.sequence()
@@ -358,6 +365,7 @@ def test_of_equal_requests_at_once_one_takes_effect_and_the_others_are_answered_
         assert caller.sequence() == before + 1
     wallet = caller.client.get(f"/v1/ledgers/{caller.ledger}/accounts/wallet").json()
     assert (wallet["posted"], wallet["version"]) == ("50", 10)
+    asyncio.run(check_invariants(service.database))
 
 
 def test_of_equal_refused_requests_at_once_all_get_the_one_refusal(caller: Caller) -> None:
@@ -491,24 +499,13 @@ def test_the_service_stores_the_golden_fingerprints_under_the_digest_of_their_ke
     golden = Caller(client, "golden")
     golden.write("accounts", said["an account"][3], "key-1")
     golden.write("transactions", said["a transaction"][3], "key-2")
-    stored = fetch(
+    stored = fetch_now(
         service.database,
         "select encode(key, 'hex'), encode(fingerprint, 'hex') from idempotency_keys "
         "where ledger_id = (select ledger_id from ledgers where name = 'golden') order by sequence",
     )
     keys = ["", *(hashlib.sha256(key).hexdigest()[:32] for key in (b"key-1", b"key-2"))]
     assert [tuple(row) for row in stored] == list(zip(keys, (GOLDEN[what] for what in said), strict=True))
-
-
-def fetch(database: str, query: str) -> list[asyncpg.Record]:
-    async def run() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(database.replace("+asyncpg", ""))
-        try:
-            return await connection.fetch(query)
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
 
 
 NAMES = st.text(st.characters(codec="ascii"), max_size=20)

@@ -40,6 +40,7 @@ settings.register_profile("campaign", max_examples=3_000, stateful_step_count=60
 PROFILE = settings(
     settings.get_profile("campaign" if os.environ.get("HYPOTHESIS_PROFILE") == "campaign" else "ledger"),
     deadline=None,
+    report_multiple_bugs=False,
     phases=set(Phase) - {Phase.explain},  # which would send as many requests again
     suppress_health_check=list(HealthCheck),
 )

@@ -22,14 +22,14 @@ from starlette.responses import Response
 from app.api.edge import (
     authenticate,
     check_accept,
+    check_key,
     check_parameters,
-    field_errors,
     name_for_log,
     parse_body,
     read_body,
     read_headers,
 )
-from app.ledger.refusals import ValidationFailed
+from app.ledger.refusals import RouteNotFound, ValidationFailed
 
 CONTRACT_FILE = Path(__file__).parents[2] / "openapi.yaml"
 
@@ -110,34 +110,38 @@ class ContractRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         operation = CONTRACT.operations[self.operation_id or ""]
         endpoint = _Call.of(self.dependant)
+        path = _template(operation.path)
         body_type: type[BaseModel] | None = self.body_field.field_info.annotation if self.body_field else None
         answer, status = self.response_field, self.status_code or 200
         if answer is None:
             raise TypeError(f"{operation.operation_id} has no response_model")
 
         async def handle(request: Request) -> Response:
+            # As it was sent: an encoded slash or line feed is no part of our paths.
+            if path.fullmatch(request.scope["raw_path"].decode("latin-1")) is None:
+                raise RouteNotFound()
             name_for_log(request, operation)
             headers = read_headers(request)
             if operation.secured:
                 authenticate(request, headers)
             check_accept(headers)
             query = check_parameters(request, headers, operation)
-            body = None
+            given = Given(request, Response(status_code=status, media_type="application/json"), query, headers)
+            endpoint.read_parameters(given)
+            check_key(headers, operation)
             if body_type is not None:
-                body = parse_body(await read_body(request, headers), body_type)
-            response = Response(status_code=status, media_type="application/json")
-            given = Given(request, response, query, headers, body)
+                given.body = parse_body(await read_body(request, headers), body_type)
             said, errors = answer.validate(await endpoint(given), {}, loc=("response",))
             if errors:
                 raise ResponseValidationError(errors)
-            response.body = answer.serialize_json(said)
-            response.headers["Content-Length"] = str(len(response.body))
-            return response
+            given.response.body = answer.serialize_json(said)
+            given.response.headers["Content-Length"] = str(len(given.response.body))
+            return given.response
 
         return handle
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Given:
     """What a request gives to its endpoint, and the response that it may add headers to."""
 
@@ -145,9 +149,11 @@ class Given:
     response: Response
     query: dict[str, str]
     headers: dict[bytes, bytes]
-    body: BaseModel | None
+    parameters: dict[tuple[str, str], Any] = field(default_factory=dict)
+    body: BaseModel | None = None
 
-    def value(self, place: str, name: str) -> str | None:
+    def text(self, place: str, name: str) -> str | None:
+        """A parameter as it was sent, or None."""
         match place:
             case "path":
                 return self.request.path_params.get(name)
@@ -155,7 +161,8 @@ class Given:
                 return self.query.get(name)
             case _:
                 value = self.headers.get(name.lower().encode())
-                return None if value is None else value.decode("latin-1")
+                # A header without a value is one that is missing.
+                return value.decode("latin-1") if value else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,30 +197,30 @@ class _Call:
             tuple(cls.of(each) for each in dependant.dependencies),
         )
 
+    def read_parameters(self, given: Given) -> None:
+        """Validate every parameter, here and in the dependencies. Raises `ValidationFailed` for the first wrong one."""
+        for dependency in self.dependencies:
+            dependency.read_parameters(given)
+        for place, name, parameter in self.parameters:
+            text = given.text(place, name)
+            if text is None:
+                given.parameters[place, name] = parameter.get_default()
+                continue
+            given.parameters[place, name], errors = parameter.validate(text, {}, loc=(name,))
+            if errors:
+                raise ValidationFailed([{"pointer": name, "message": error["msg"]} for error in errors])
+
     async def __call__(self, given: Given) -> Any:
         """Call it with what the request gives. A dependency that yields ends before the answer is sent."""
-        arguments: dict[str, Any] = {}
+        arguments = {parameter.name: given.parameters[place, name] for place, name, parameter in self.parameters}
         for dependency in self.dependencies:
             solved = await dependency(given)
             if isinstance(solved, AbstractAsyncContextManager):
                 stack: AsyncExitStack = given.request.scope["fastapi_function_astack"]
                 solved = await stack.enter_async_context(solved)
             arguments[dependency.name or ""] = solved
-        errors: list[Any] = []
-        for place, name, parameter in self.parameters:
-            value = given.value(place, name)
-            if value is None and not parameter.field_info.is_required():
-                arguments[parameter.name] = parameter.get_default()
-                continue
-            arguments[parameter.name], wrong = parameter.validate(value, {}, loc=(name,))
-            errors += wrong
-        if errors:
-            raise ValidationFailed(list(field_errors(errors)))
-        if self.body is not None:
-            arguments[self.body] = given.body
-        if self.request is not None:
-            arguments[self.request] = given.request
-        if self.response is not None:
-            arguments[self.response] = given.response
+        for name, value in ((self.body, given.body), (self.request, given.request), (self.response, given.response)):
+            if name is not None:
+                arguments[name] = value
         called = self.call(**arguments)
         return await called if iscoroutine(called) else called

@@ -36,7 +36,9 @@ BODY_BYTES_MAX = 1 << 20
 _LEDGER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 _JSON_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', re.ASCII | re.IGNORECASE)
-_ACCEPTABLE = {"*/*", "application/*", "application/json"}
+_ACCEPTABLE = ("application/json", "application/*", "*/*")
+# Stands among the headers for one that is there twice; no header can have this name.
+_REPEATED = b":repeated"
 # Headers that decide what a request means, so that two of one would mean two things.
 _SINGLE_HEADERS = {
     b"authorization",
@@ -62,7 +64,7 @@ def read_headers(request: Request) -> dict[bytes, bytes]:
         elif name == b"authorization":
             raise Unauthenticated()
         elif name in _SINGLE_HEADERS:
-            headers[b"repeated"] = name
+            headers[_REPEATED] = name
         else:
             headers[name] += b"," + value
     return headers
@@ -77,18 +79,19 @@ def check_accept(headers: dict[bytes, bytes]) -> None:
     accept = headers.get(b"accept")
     if accept is None or accept == b"*/*":
         return
+    wanted: dict[str, bool] = {}
     for choice in accept.decode("latin-1").lower().split(","):
         media_type, *parameters = (part.strip() for part in choice.split(";"))
-        refused = any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
-        if media_type in _ACCEPTABLE and not refused:
-            return
-    raise NotAcceptable()
+        wanted[media_type] = not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
+    # The most specific range decides, wherever it stands (RFC 9110, 12.5.1).
+    if not next((wanted[each] for each in _ACCEPTABLE if each in wanted), False):
+        raise NotAcceptable()
 
 
 def check_parameters(request: Request, headers: dict[bytes, bytes], operation: Operation) -> dict[str, str]:
     """The query parameters, each known and given once."""
-    if b"repeated" in headers:
-        raise MalformedRequest(pointer=headers[b"repeated"].decode().title())
+    if _REPEATED in headers:
+        raise MalformedRequest(pointer=headers[_REPEATED].decode().title())
     query: dict[str, str] = {}
     if request.scope["query_string"]:
         names = [name for name, _ in request.query_params.multi_items()]
@@ -101,9 +104,12 @@ def check_parameters(request: Request, headers: dict[bytes, bytes], operation: O
     for name, value in (*query.items(), *request.path_params.items()):
         if name in operation.integers and not _INTEGER.fullmatch(value):
             raise ValidationFailed([{"pointer": name, "message": "Input should be a whole number"}])
+    return query
+
+
+def check_key(headers: dict[bytes, bytes], operation: Operation) -> None:
     if operation.keyed and not headers.get(b"idempotency-key"):
         raise IdempotencyKeyRequired()
-    return query
 
 
 async def read_body(request: Request, headers: dict[bytes, bytes]) -> bytes:
@@ -160,13 +166,11 @@ def field_errors(errors: Iterable[Any]) -> Iterable[dict[str, str]]:
 
 def fingerprint(operation_id: str, path: dict[str, str], body: BaseModel) -> bytes:
     """What a request means, as the first 16 bytes of a SHA-256: its operation, its path parameters, and its
-    validated body without the fields at their default, so that a new optional field never turns a retry into
-    a refusal. The JSON is canonical (RFC 8785): our names are ASCII and our values hold no number."""
-    meaning = {
-        "operation": operation_id,
-        "path": path,
-        "body": body.model_dump(mode="json", exclude_defaults=True),
-    }
+    validated body without the fields at their default (an empty object is the default of one), so that a new
+    optional field never turns a retry into a refusal. The JSON is canonical (RFC 8785): our names are ASCII and
+    our values hold no number."""
+    said = {name: value for name, value in body.model_dump(mode="json", exclude_defaults=True).items() if value != {}}
+    meaning = {"operation": operation_id, "path": path, "body": said}
     return hashlib.sha256(canonical_json(meaning)).digest()[:16]
 
 

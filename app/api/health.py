@@ -6,6 +6,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from fastapi import APIRouter
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from app.api.contract import ContractRoute
 from app.deps import Session
@@ -25,7 +26,10 @@ async def get_health() -> models.Health:
 
 @router.get("/readyz", operation_id="getReadiness", response_model=models.Health)
 async def get_readiness(session: Session) -> models.Health:
-    applied = await session.scalar(text("select version_num from alembic_version"))
+    try:
+        applied = await session.scalar(text("select version_num from alembic_version"))
+    except DBAPIError:  # no such table: nothing was migrated
+        raise StorageUnavailable() from None
     if applied != MIGRATION_HEAD:
         raise StorageUnavailable()
     return models.Health(status="ok")

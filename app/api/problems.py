@@ -67,6 +67,8 @@ def problem_response(refusal: Refusal, request_id: str, *, headers: dict[str, st
     headers = dict(headers or {})
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == 408:
+        headers["Connection"] = "close"  # or what still trickles in would keep it open
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if refusal.replayed:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ledger.refusals import AccountNotFound, LedgerNotFound, SequenceOutOfRange, TransactionNotFound
@@ -21,6 +21,9 @@ from app.ledger.values import (
 from app.models import accounts, entries, events, heads, ledgers
 
 Order = Literal["newest", "oldest"]
+
+# A page ends where it has this many bytes of postings and metadata, however many items were asked for.
+PAGE_BYTES_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,8 @@ async def get_ledger(session: AsyncSession, name: str) -> LedgerState:
 
 
 async def list_ledgers(session: AsyncSession, *, after: str | None, limit: int) -> Page[LedgerState, str]:
-    query = _ledgers().order_by(ledgers.c.name).limit(limit + 1)
-    if after is not None:
-        query = query.where(ledgers.c.name > after)
-    found = [_ledger_state(row) for row in await session.execute(query)]
-    return Page(found[:limit], found[limit - 1].name if len(found) > limit else None, 0)
+    rows, more = await _read_page(session, _ledgers(), ledgers.c.name, "oldest", after, limit)
+    return Page([_ledger_state(row) for row in rows], rows[-1].name if more else None, 0)
 
 
 def _ledgers() -> Select[Any]:
@@ -147,11 +147,8 @@ async def list_accounts(
 ) -> Page[AccountState, str]:
     """In the bytewise order of their paths. Raises `LedgerNotFound`."""
     ledger_id, sequence = await _get_head(session, ledger)
-    query = _accounts(ledger_id).order_by(accounts.c.path).limit(limit + 1)
-    if after is not None:
-        query = query.where(accounts.c.path > after)
-    found = [_account_state(row, sequence) for row in await session.execute(query)]
-    return Page(found[:limit], found[limit - 1].path if len(found) > limit else None, sequence)
+    rows, more = await _read_page(session, _accounts(ledger_id), accounts.c.path, "oldest", after, limit)
+    return Page([_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
 
 
 def _accounts(ledger_id: int) -> Select[Any]:
@@ -165,8 +162,7 @@ def _accounts(ledger_id: int) -> Select[Any]:
 
 
 def _account_state(row: Row[Any], sequence: int) -> AccountState:
-    *columns, description, metadata = row
-    account = Account(*columns)
+    account = Account(*row[: len(_ACCOUNT)])
     return AccountState(
         path=account.path,
         asset=account.asset,
@@ -174,8 +170,8 @@ def _account_state(row: Row[Any], sequence: int) -> AccountState:
         status=account.status,
         minimum_balance=account.minimum_balance,
         maximum_balance=account.maximum_balance,
-        description=description,
-        metadata=metadata or {},
+        description=row.description,
+        metadata=row.metadata or {},
         revision=account.revision,
         version=account.version,
         debits_posted=account.debits_posted,
@@ -215,9 +211,8 @@ async def list_account_entries(
         .join(events, (events.c.ledger_id == entries.c.ledger_id) & (events.c.sequence == entries.c.sequence))
         .where(entries.c.ledger_id == ledger_id, entries.c.account_id == account_id, entries.c.posted > 0)
     )
-    query = _in_order(query, entries.c.version, order, after, limit)
-    found = [_statement_line(row) for row in await session.execute(query)]
-    return Page(found[:limit], found[limit - 1].version if len(found) > limit else None, sequence)
+    rows, more = await _read_page(session, query, entries.c.version, order, after, limit)
+    return Page([_statement_line(row) for row in rows], rows[-1].version if more else None, sequence)
 
 
 def _statement_line(row: Row[Any]) -> StatementLine:
@@ -266,9 +261,9 @@ async def list_transactions(
     """Raises `LedgerNotFound`."""
     ledger_id, sequence = await _get_head(session, ledger)
     query = _events(ledger_id).where(events.c.postings.is_not(None))
-    rows = (await session.execute(_in_order(query, events.c.sequence, order, after, limit))).all()
-    found = await _read_events(session, ledger_id, rows[:limit])
-    return Page(found, found[-1].sequence if len(rows) > limit else None, sequence)
+    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit)
+    found = await _read_events(session, ledger_id, rows)
+    return Page(found, found[-1].sequence if more else None, sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,16 +280,27 @@ async def list_events(session: AsyncSession, ledger: str, *, after: int, limit: 
     ledger_id, sequence = await _get_head(session, ledger)
     if after > sequence:
         raise SequenceOutOfRange()
-    query = _events(ledger_id).where(events.c.sequence > after).order_by(events.c.sequence).limit(limit)
-    found = await _read_events(session, ledger_id, (await session.execute(query)).all())
+    rows, _ = await _read_page(session, _events(ledger_id), events.c.sequence, "oldest", after, limit)
+    found = await _read_events(session, ledger_id, rows)
     return LogPage(found, found[-1].sequence if found else after, sequence)
 
 
-def _in_order(query: Select[Any], column: Any, order: Order, after: int | None, limit: int) -> Select[Any]:
-    """One item more than the page holds, which tells whether anything follows."""
+async def _read_page(
+    session: AsyncSession, query: Select[Any], column: Any, order: Order, after: str | int | None, limit: int
+) -> tuple[list[Row[Any]], bool]:
+    """The rows of a page in the order of a column, and whether more may follow them."""
     if after is not None:
         query = query.where(column < after if order == "newest" else column > after)
-    return query.order_by(column.desc() if order == "newest" else column).limit(limit + 1)
+    placed = column.desc() if order == "newest" else column
+    size = func.coalesce(func.length(events.c.postings), 0) + func.coalesce(func.pg_column_size(events.c.metadata), 0)
+    # One row more than was asked for tells whether anything follows. The sum runs along the index, and stops with it.
+    page = query.add_columns(size.label("bytes"), func.sum(size).over(order_by=placed).label("bytes_so_far"))
+    inner = page.order_by(placed).limit(limit + 1).subquery()
+    outer = select(inner).where(inner.c.bytes_so_far - inner.c.bytes < PAGE_BYTES_MAX)
+    placed = inner.c[column.name].desc() if order == "newest" else inner.c[column.name]
+    rows = list(await session.execute(outer.order_by(placed)))
+    more = len(rows) > limit or (bool(rows) and rows[-1].bytes_so_far >= PAGE_BYTES_MAX)
+    return rows[:limit], more
 
 
 def _events(ledger_id: int) -> Select[Any]:

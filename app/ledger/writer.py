@@ -15,6 +15,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import sentry_sdk
 import structlog
 from asyncpg import Connection
 
@@ -179,8 +180,14 @@ class LedgerWriter:
         while queue.waiting:
             # Who has gone away while waiting has no effect; who goes away later harms nobody.
             batch = [submission for submission in queue.take() if not submission.answer.done()]
-            if batch:
+            try:
                 await self._settle(queue.ledger_id, batch)
+            except Exception as error:
+                # Nothing is known to come here; but a task that died would leave its ledger without one.
+                log.exception("batch_failed")
+                sentry_sdk.capture_exception(error)
+                for submission in batch:
+                    _answer(submission, OutcomeUnknown())
         # No await lies between the last look and this, so nobody can have put anything in meanwhile.
         del self._queues[queue.ledger_id]
 
@@ -198,6 +205,7 @@ class LedgerWriter:
             except Exception as error:
                 if len(batch) == 1:
                     log.exception("submission_failed")
+                    sentry_sdk.capture_exception(error)
                     outcomes = [InternalError()]
                 else:
                     log.warning("batch_halved", size=len(batch), error=type(error).__name__)
@@ -273,8 +281,9 @@ def _decide(submission: Submission, book: Book, now: datetime) -> Outcome:
         frozen = {"code": refusal.code, **refusal.fields()}
         book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, frozen))
         return refusal
-    except Exception:
+    except Exception as error:
         log.exception("decision_failed", request_id=submission.request_id)
+        sentry_sdk.capture_exception(error)
         return InternalError()
     book.apply(decision)
     book.keep(KeyRow(submission.key, submission.fingerprint, decision.event.sequence))
