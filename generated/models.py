@@ -8,7 +8,9 @@ from pydantic import MISSING, BaseModel, ConfigDict, Field, StrictBool, StrictSt
 
 from app.wire import Amount, Balance, Counter, NullableBalance, Timestamp, Total
 
-type LedgerName = Annotated[StrictStr, Field(max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+type LedgerName = Annotated[
+    StrictStr, Field(examples=["main"], max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+]
 """
 Compared bytewise.
 """
@@ -16,7 +18,12 @@ Compared bytewise.
 
 type AccountPath = Annotated[
     StrictStr,
-    Field(max_length=255, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"),
+    Field(
+        examples=["users:42:wallet"],
+        max_length=255,
+        min_length=1,
+        pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)*$",
+    ),
 ]
 """
 Segments joined by colons, compared bytewise, such as `users:42:wallet`.
@@ -24,35 +31,42 @@ Segments joined by colons, compared bytewise, such as `users:42:wallet`.
 
 
 type Asset = Annotated[
-    StrictStr, Field(max_length=35, min_length=3, pattern="^[A-Z][A-Z0-9_.-]{0,31}/([0-9]|[12][0-9]|3[0-8])$")
+    StrictStr,
+    Field(examples=["USD/2"], max_length=35, min_length=3, pattern="^[A-Z][A-Z0-9_.-]{0,31}/([0-9]|[12][0-9]|3[0-8])$"),
 ]
 """
 A code and its scale, the number of decimal places of its smallest unit, such as `USD/2`.
 """
 
 
-type EventSequence = Annotated[int, Field(ge=1, le=9007199254740991)]
+type EventSequence = Annotated[int, Field(examples=[4], ge=1, le=9007199254740991)]
 """
 The number of an event in its ledger's log.
 """
 
 
-type IdempotencyKey = Annotated[StrictStr, Field(max_length=255, min_length=1, pattern="^[!-~]+$")]
+type IdempotencyKey = Annotated[
+    StrictStr, Field(examples=["deposit-1001"], max_length=255, min_length=1, pattern="^[!-~]+$")
+]
 
 
-type Reference = Annotated[StrictStr, Field(max_length=255, min_length=1, pattern="^[!-~]+$")]
+type Reference = Annotated[
+    StrictStr, Field(examples=["deposit-1001"], max_length=255, min_length=1, pattern="^[!-~]+$")
+]
 """
 The client's own name of a transaction, unique in its ledger.
 """
 
 
-type Group = Annotated[StrictStr, Field(max_length=255, min_length=1, pattern="^[!-~]+$")]
+type Group = Annotated[StrictStr, Field(examples=["order-77"], max_length=255, min_length=1, pattern="^[!-~]+$")]
 """
 The client's label for what belongs together, such as an order.
 """
 
 
-type Description = Annotated[StrictStr, Field(max_length=1000, pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$")]
+type Description = Annotated[
+    StrictStr, Field(examples=["Card deposit"], max_length=1000, pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$")
+]
 """
 Free text for people, without control characters other than tab and line feed.
 """
@@ -67,7 +81,7 @@ type Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$", strict=True)], MetadataAdditionalProperty
     ],
-    Field(max_length=50),
+    Field(examples=[{"customer": "42"}], max_length=50),
 ]
 """
 Up to 50 pairs of the client's own, each a name and a string.
