@@ -51,6 +51,9 @@ _TRANSIENT = (
     asyncpg.LockNotAvailableError,
     asyncpg.exceptions.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
     OSError,
     TimeoutError,
     OperationalError,
@@ -110,6 +113,7 @@ class Database:
         self._reads = create_async_engine(
             url,
             isolation_level="REPEATABLE READ",
+            hide_parameters=True,
             execution_options={"postgresql_readonly": True},
             pool_size=settings.read_pool_size,
             max_overflow=0,
@@ -125,6 +129,7 @@ class Database:
         self._writes = create_async_engine(
             url,
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
             pool_size=settings.write_pool_size,
             max_overflow=0,
             pool_timeout=settings.pool_timeout_s,

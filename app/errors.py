@@ -20,7 +20,6 @@ def configure_error_reports(settings: Settings) -> None:
         auto_enabling_integrations=False,
         include_local_variables=False,
         include_source_context=False,
-        send_default_pii=False,
         max_request_body_size="never",
         max_breadcrumbs=0,
         traces_sample_rate=None,

@@ -4,6 +4,7 @@ import logging
 import sys
 
 import structlog
+from asyncpg import DataError, PostgresError
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from app.settings import Settings
@@ -16,6 +17,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.add_log_level,
         _name_request,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        _withhold_values,
     ]
     rendering: list[Processor]
     if settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty()):
@@ -47,6 +49,19 @@ def configure_logging(settings: Settings) -> None:
     # The middleware writes the line of each request; SQLAlchemy below a warning would show statements.
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("sqlalchemy").setLevel(logging.WARNING)
+
+
+def _withhold_values(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """A database's error may quote the row that it refused: leave what kind of error it was, and which constraint."""
+    given = line.get("exc_info")
+    error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
+    while isinstance(error, BaseException):
+        if isinstance(error, PostgresError):
+            error.detail = None
+            if isinstance(error, DataError):
+                error.args = (f"SQLSTATE {error.sqlstate}",)
+        error = error.__cause__ or error.__context__
+    return line
 
 
 def _name_request(_: WrappedLogger, __: str, line: EventDict) -> EventDict:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SECRET_LENGTH_MIN = 16
@@ -26,7 +27,11 @@ class DatabaseSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, value: str) -> str:
-        url = make_url(value)
+        try:
+            url = make_url(value)
+        except (ArgumentError, ValueError):
+            # Its own message would quote what it took for a port, which may be the password.
+            raise ValueError("DATABASE_URL must be a postgresql+asyncpg:// address") from None
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+asyncpg")
         if url.drivername != "postgresql+asyncpg":

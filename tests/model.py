@@ -377,3 +377,23 @@ def meaning(operation: str, body: Body) -> str:
     if "effective_at" in said:
         said["effective_at"] = instant(said["effective_at"]).isoformat()
     return operation + json.dumps(said, sort_keys=True)
+
+
+def in_plain(said: Any) -> Any:
+    """What the service says in JSON, in the model's terms: instants read, and a refusal without its prose."""
+    if isinstance(said, list):
+        return [in_plain(item) for item in said]
+    if not isinstance(said, dict):
+        return said
+    prose = ("type", "title", "detail", "request_id", "errors") if "code" in said else ()
+    return {
+        name: in_utc(value) if name in ("recorded_at", "effective_at") else in_plain(value)
+        for name, value in said.items()
+        if name not in prose
+    }
+
+
+def in_utc(text: str) -> datetime:
+    read = datetime.fromisoformat(text)
+    assert read.utcoffset() == timedelta(0), f"not in UTC: {text}"
+    return read

@@ -99,6 +99,13 @@ def test_a_repeated_request_gets_the_first_answer_again_to_the_byte(caller: Call
     assert caller.sequence() == sequence
 
 
+def test_a_replay_keeps_the_order_in_which_metadata_was_said(caller: Caller) -> None:
+    names = ("zebra", "a", "Z", "longest.of.all", "0")
+    first = caller.post("cash", "wallet", 5, "k", metadata=dict.fromkeys(names, "x"))
+    again = caller.post("cash", "wallet", 5, "k", metadata=dict.fromkeys(names, "x"))
+    assert again.content == first.content
+
+
 def test_a_replay_shows_nothing_of_what_happened_since(caller: Caller, service: Service) -> None:
     opened = caller.open("fresh", "opened")
     posted = caller.post("cash", "fresh", 100, "posted")

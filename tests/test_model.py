@@ -28,7 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.model import AMOUNT_MAX, Answer, Body, Model, instant
+from tests.model import AMOUNT_MAX, Answer, Body, Model, in_plain, instant
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -73,7 +73,7 @@ class Books:
         self.service = service
         self.model = Model(START)
         self.prefix = f"0.{10**20 - time.time_ns():020d}.{secrets.token_hex(4)}."
-        self.first_answers: dict[tuple[str, str], Body] = {}
+        self.prose: dict[tuple[str, str], Body] = {}
         self.set_clock(START)
         if service is not None:
             self.client = httpx.Client(
@@ -254,42 +254,19 @@ class Books:
         return self.client.request(method, "/v1/ledgers" + path, params=params, content=content, headers=headers)
 
     def _compare(self, expected: Answer, got: httpx.Response, write: tuple[str, str] | None = None) -> None:
-        said = in_plain(got.json())
-        request_id = got.headers["X-Request-Id"]
-        if got.status_code >= 400:
-            assert got.headers["Content-Type"] == "application/problem+json", got.text
-            assert said.pop("request_id") == request_id
-            said.pop("errors", None)
-            unpredicted = {name: said.pop(name) for name in ("type", "title", "detail")}
-        else:
-            assert got.headers["Content-Type"] == "application/json", got.text
-            unpredicted = {}
+        body = got.json()
+        media_type = "application/json" if got.status_code < 400 else "application/problem+json"
+        assert got.headers["Content-Type"] == media_type, got.text
         replayed = got.headers.get("Idempotency-Replayed")
-        assert (got.status_code, said, replayed) == (
-            expected.status,
-            expected.body,
-            "true" if expected.replayed else None,
-        )
-        if write is not None and not expected.replayed:
-            self.first_answers.setdefault(write, unpredicted)
-        elif write is not None:
-            assert unpredicted == self.first_answers[write]
-
-
-def in_plain(value: Any) -> Any:
-    """JSON with its instants read, each of which has to be in UTC."""
-    if isinstance(value, dict):
-        return {
-            name: in_utc(inner) if name in ("recorded_at", "effective_at") else in_plain(inner)
-            for name, inner in value.items()
-        }
-    return [in_plain(inner) for inner in value] if isinstance(value, list) else value
-
-
-def in_utc(text: str) -> datetime:
-    read = datetime.fromisoformat(text)
-    assert read.utcoffset() == timedelta(0), text
-    return read
+        assert replayed in (None, "true")
+        assert Answer(got.status_code, in_plain(body), replayed is not None) == expected
+        if got.status_code >= 400:
+            assert body["request_id"] == got.headers["X-Request-Id"]
+            prose = {name: body[name] for name in ("type", "title", "detail")}
+            if write is not None and not expected.replayed:
+                self.prose.setdefault(write, prose)
+            elif write is not None:
+                assert prose == self.prose[write]
 
 
 def rewrite(body: Body) -> Body:
@@ -317,7 +294,7 @@ def books(request: pytest.FixtureRequest) -> Iterator[Books]:
     assert books.create_ledger("main").status == 201
     yield books
     if service is not None:
-        check_from_reads(books)
+        check_the_end(books)
         service.clock.now = before
     books.close()
 
@@ -734,7 +711,7 @@ def test_what_is_not_there_is_not_found(books: Books) -> None:
 # What hypothesis comes upon
 
 LEDGERS = ["a", "_", "B"]
-PATHS = ["bank", "wallet", "jar", "bank:2", "Bank", "bank-2"]
+PATHS = ["bank", "wallet", "jar", "bank:2", "Wallet", "bank-2"]
 OPENED = PATHS[:3]
 SECONDS = [0.000001, 1.0, 60.0, 60.000001, 3600.0, 86400.0]
 HUGE = [AMOUNT_MAX, AMOUNT_MAX - 1, AMOUNT_MAX // 2, AMOUNT_MAX // 2 + 1, 2**63, 10**28 + 1]
@@ -781,7 +758,7 @@ accounts = st.fixed_dictionaries(
 transactions = st.fixed_dictionaries(
     {"postings": several_postings},
     optional={
-        "reference": st.sampled_from(["r1", "R1", "r2", "r3", "r4"]),
+        "reference": st.sampled_from(["r1", "R1", "r2"]),
         "group": st.sampled_from(["g1", "{}"]),
         **texts_and_metadata,
     },
@@ -832,7 +809,7 @@ class Comparison(RuleBasedStateMachine):
     def open_the_books(self, sides: tuple[str, str, str]) -> Any:
         """A ledger and three accounts, so that the first transaction can already succeed."""
         self.create_ledger(LEDGERS[0], {}, rewritten=False)
-        limits: list[Body] = [{}, {"minimum_balance": "0"}, {"maximum_balance": "20"}]
+        limits: list[Body] = [{}, {"minimum_balance": "-5"}, {"maximum_balance": "9"}]
         bodies = [
             {"path": path, "asset": "USD/2", "normal_side": side, **limit}
             for path, side, limit in zip(OPENED, sides, limits, strict=True)
@@ -872,25 +849,15 @@ class Comparison(RuleBasedStateMachine):
     def move_the_clock(self, seconds: float) -> None:
         self.books.advance(seconds)
 
-    @rule(
-        what=st.sampled_from(["transaction", "events", "account", "ledger"]),
-        ledger=ledgers,
-        path=paths,
-        back=st.integers(-1, 6),
-        limit=limits,
-    )
-    def read(self, what: str, ledger: str, path: str, back: int, limit: int) -> None:
+    @rule(ledger=ledgers, path=paths, back=st.integers(-1, 5), limit=limits)
+    def look_around(self, ledger: str, path: str, back: int, limit: int) -> None:
         """`back` counts sequences from the end of the log; -1 lies beyond it."""
         book = self.books.model.books.get(self.books.prefix + ledger)
         sequence = max(0, (book.sequence if book else 0) - back)
-        if what == "transaction":
-            self.compared(self.books.read_transaction, max(1, sequence), ledger)
-        elif what == "events":
-            self.compared(self.books.read_events, sequence, limit, ledger)
-        elif what == "account":
-            self.compared(self.books.read_account, path, ledger)
-        else:
-            self.compared(self.books.read_ledger, ledger)
+        self.compared(self.books.read_ledger, ledger)
+        self.compared(self.books.read_account, path, ledger)
+        self.compared(self.books.read_transaction, max(1, sequence), ledger)
+        self.compared(self.books.read_events, sequence, limit, ledger)
 
     @rule(limit=limits)
     def list_ledgers(self, limit: int) -> None:
@@ -936,29 +903,30 @@ class Comparison(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.passed:
-            check_from_reads(self.books)
+            check_the_end(self.books)
         self.books.close()
 
 
-def check_from_reads(books: Books) -> None:
-    """What has to hold of any ledger, by what it says of itself and by nothing else."""
+def check_the_end(books: Books) -> None:
+    """Compare all there is with the model, and hold what the service says of itself against the invariants."""
     books.read_ledgers(10)
     for name in books.model.books:
-        head = in_plain(books._send("GET", f"/{name}").json())
+        ledger = name.removeprefix(books.prefix)
+        head = books.read_ledger(ledger).body
         events = read_whole_log(books, name)
+        assert events == books.model.books[name].events
         assert [event["sequence"] for event in events] == list(range(1, head["sequence"] + 1))
         recorded = [event["recorded_at"] for event in events]
         assert recorded == sorted(recorded)
-        assert head["recorded_at"] == recorded[-1]
 
-        page = in_plain(books._send("GET", f"/{name}/accounts", params={"limit": 1000}).json())
+        accounts = read_whole_list(books, Listing("accounts", ledger))
         opened = [event["account"]["path"] for event in events if event["kind"] == "account_opened"]
-        assert [account["path"] for account in page["items"]] == sorted(opened)
+        assert [account["path"] for account in accounts] == sorted(opened)
         sums: dict[str, int] = {}
-        for account in page["items"]:
+        for account in accounts:
             sums.setdefault(account["asset"], 0)
             sums[account["asset"]] += int(account["debits_posted"]) - int(account["credits_posted"])
-            check_statement(books, name, account)
+            check_statement(account, read_whole_list(books, Listing("entries", ledger, account["path"], "oldest")))
         assert set(sums.values()) <= {0}
 
 
@@ -968,20 +936,25 @@ def read_whole_log(books: Books, name: str) -> list[Body]:
         params = {"after_sequence": len(events), "limit": 1000}
         page = in_plain(books._send("GET", f"/{name}/events", params=params).json())
         events += page["items"]
-        if not page["items"]:
+        if len(events) >= page["sequence"]:
             return events
     raise AssertionError("the log has no end")
 
 
-def check_statement(books: Books, name: str, account: Body) -> None:
+def read_whole_list(books: Books, listing: Listing) -> list[Body]:
+    """What the service says, which is what the model says; short enough here for one page."""
+    params = {"limit": 1000} | ({} if listing.kind == "accounts" else {"order": listing.order})
+    answer = books._send("GET", f"/{books.prefix}{listing.ledger}/{listing.path()}", params=params)
+    items = in_plain(answer.json())["items"]
+    assert items == books.remaining(listing).body["items"]
+    return items
+
+
+def check_statement(account: Body, entries: list[Body]) -> None:
     """An account's counters, its version and each balance are the fold of its entries, within its limits."""
-    params = {"order": "oldest", "limit": 1000}
-    path = f"/{name}/accounts/{account['path']}"
-    entries = in_plain(books._send("GET", path + "/entries", params=params).json())["items"]
     assert [entry["version"] for entry in entries] == list(range(1, account["version"] + 1))
     counters = {"debit": 0, "credit": 0}
-    lower = None if account["minimum_balance"] is None else int(account["minimum_balance"])
-    upper = None if account["maximum_balance"] is None else int(account["maximum_balance"])
+    lower, upper = (account[name] and int(account[name]) for name in ("minimum_balance", "maximum_balance"))
     for number, entry in enumerate(entries):
         counters[entry["side"]] += int(entry["amount"])
         raised = counters["debit"] - counters["credit"]

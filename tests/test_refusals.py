@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from sqlalchemy.engine import make_url
 
 from app.api import health
 from app.api.problems import STATUS
@@ -152,8 +153,8 @@ def hasty(new_database: Callable[[], str]) -> Iterator[Service]:
     """A service that waits for nothing for long, and has one connection of each kind."""
     with serve(
         new_database(),
-        body_timeout_s=0.2,
-        write_deadline_s=0.5,
+        body_timeout_s=0.5,
+        write_deadline_s=1.0,
         pool_timeout_s=0.2,
         read_pool_size=1,
         write_pool_size=1,
@@ -438,6 +439,36 @@ def test_one_post_that_postgres_refuses_fails_alone_and_leaves_its_key_free(data
 def test_a_service_without_its_database_is_alive_but_not_ready(abandoned: Service) -> None:
     assert example("getHealth").send(abandoned).status_code == 200
     check_refusal(example("getReadiness").send(abandoned), "storage_unavailable")
+
+
+@pytest.mark.parametrize("name", ["getReadiness", "getLedger", "createLedger", "postTransaction"])
+def test_a_service_whose_database_was_dropped_says_that_it_cannot_be_reached(name: str, orphan: Service) -> None:
+    check_refusal(example(name).send(orphan), "storage_unavailable")
+
+
+@pytest.fixture(scope="module")
+def orphan(new_database: Callable[[], str], postgres: Postgres) -> Iterator[Service]:
+    with serve(new_database()) as service:
+        prepare(service)
+        database = make_url(service.database)
+        fetch_now(postgres.url("postgres"), f"drop database {database.database} with (force)")
+        yield service
+
+
+def test_a_write_in_doubt_is_never_called_surely_without_effect(database: str) -> None:
+    """Its statement was sent and lost; that no connection is free to look what became of it is another matter."""
+    with serve(database, write_pool_size=1, pool_timeout_s=0.4, database_timeout_s=1.0) as service:
+        prepare(service)
+        other = example("createLedger", ledger="other")
+        assert other.send(service).status_code == 201
+        with ThreadPoolExecutor(2) as threads:
+            with holding(database, "lock table events in share mode") as wait_for:
+                asked = threads.submit(fresh("postTransaction").send, service)
+                wait_for(1)
+                time.sleep(0.75)  # Until shortly before its statement is given up, so that the rival waits next.
+                threads.submit(example("createAccount", ledger="other").send, service)
+                answer = asked.result()
+        check_refusal(answer, "outcome_unknown")
 
 
 def test_what_was_in_trouble_works_when_the_trouble_is_over(hasty: Service, request: pytest.FixtureRequest) -> None:

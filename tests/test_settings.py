@@ -191,6 +191,8 @@ def test_takes_the_forms_in_which_hosts_give_out_addresses(given: str, taken: st
         "postgresql+psycopg://ledger:hunter2hunter2@h/books",
         "mysql://ledger:hunter2hunter2@h/books",
         "sqlite:///hunter2hunter2.db",
+        "postgresql://ledger:hunter2hunter2",
+        "postgresql://ledger:hunter2hunter2/books",
     ],
 )
 def test_refuses_other_databases_without_showing_their_address(given: str) -> None:

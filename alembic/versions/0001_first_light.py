@@ -121,7 +121,7 @@ def upgrade() -> None:
         sa.Column("reference", NAME),
         sa.Column("group", NAME),
         sa.Column("description", sa.Text()),
-        sa.Column("metadata", postgresql.JSONB()),
+        sa.Column("metadata", sa.JSON()),
         sa.Column("account_id", sa.BigInteger()),
         sa.Column("configuration", postgresql.JSONB()),
         sa.Column("subject", sa.BigInteger()),

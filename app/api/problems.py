@@ -109,8 +109,8 @@ def add_problem_handlers(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(methods) if methods else headers.get("Allow", "GET")
         refusal = refusal_of(error)
         request.scope["refusal"] = refusal.code
-        if isinstance(refusal, refusals.InternalError):
-            raise error
+        if isinstance(refusal, refusals.InternalError) and refusal is not error:
+            raise error  # unforeseen: the middleware logs and reports it
         return problem_response(refusal, request.scope["request_id"], headers=headers)
 
     for kind in (Refusal, HTTPException, RequestValidationError, DBAPIError, PoolTimeoutError, OSError):

@@ -22,7 +22,7 @@ with head as (
   select $1, u.sequence, u.kind, $4, u.actor, u.effective_at, u.postings, u.reference, u.grp,
          u.description, u.metadata, u.account_id, u.configuration
     from unnest($7::bigint[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::text[],
-                $14::text[], $15::jsonb[], $16::bigint[], $17::jsonb[])
+                $14::text[], $15::json[], $16::bigint[], $17::jsonb[])
          as u (sequence, kind, actor, effective_at, postings, reference, grp, description, metadata, account_id,
                configuration)
    where exists (select from head)

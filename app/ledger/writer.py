@@ -231,6 +231,10 @@ class LedgerWriter:
                     return await self._cycle_behind_lock(connection, ledger_id, batch)
             except RaceLost:
                 log.info("race_lost", attempt=attempt)
+            except Overloaded:
+                # No connection came free. What was sent before may be committed all the same: then look again.
+                if not in_doubt:
+                    raise
             except Exception as error:
                 if not isinstance(error, WriteInDoubt) and not is_transient(error):
                     raise

@@ -5,6 +5,7 @@ post more than everything else here together (docs/decisions/0002-row-shapes.md)
 """
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -94,7 +95,8 @@ events = Table(
     Column("reference", _name),
     Column("group", _name),
     Column("description", Text),
-    Column("metadata", JSONB),
+    # As it was said: jsonb would put the names into an order of its own, and a replay answers byte for byte.
+    Column("metadata", JSON),
     Column("account_id", BigInteger),
     Column("configuration", JSONB),
     Column("subject", BigInteger),

@@ -1,0 +1,411 @@
+"""64 callers, two server processes, one database: no lost answer, no double effect, one gapless order.
+
+What every caller was answered is held against the model, to which the same requests are put in the order of the
+log. An ordinary run takes 2,000 transactions; the full size, and another mix of requests:
+
+    TALLYSTICK_CONCURRENCY_TRANSACTIONS=20000 TALLYSTICK_CONCURRENCY_SEED=2 scripts/test tests/test_concurrency.py
+"""
+
+import asyncio
+import hashlib
+import itertools
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from tests.books import check_invariants, fetch
+from tests.model import Answer, Body, Model, in_plain
+
+TRANSACTIONS = int(os.environ.get("TALLYSTICK_CONCURRENCY_TRANSACTIONS", "2000"))
+SEED = int(os.environ.get("TALLYSTICK_CONCURRENCY_SEED", "1"))
+CALLERS = 64
+ATTEMPTS_MAX = 20
+RETRY_SECONDS = 0.05
+TIMEOUT_SECONDS = 30
+POLL_SECONDS = 0.01
+DRAIN_SECONDS_MAX = 30
+LEDGER = "books"
+BOOKS = f"/v1/ledgers/{LEDGER}"
+REUSED = "idempotency_key_reused"
+
+ACCOUNTS: dict[str, Body] = {
+    "bank": {"normal_side": "debit"},
+    "hot": {"normal_side": "credit"},
+    "fees": {"normal_side": "credit"},
+    "float": {"normal_side": "debit"},
+    **{f"wallets:{n}": {"normal_side": "credit", "minimum_balance": "0"} for n in range(3)},
+    **{f"jars:{n}": {"normal_side": "credit", "minimum_balance": "0", "maximum_balance": "300"} for n in range(2)},
+    "till": {"normal_side": "debit", "minimum_balance": "-50", "maximum_balance": "50"},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request of a caller; a twin is sent to both processes at once."""
+
+    operation: str
+    key: str
+    body: Body
+    twin: bool = False
+
+
+@dataclass
+class Exchange:
+    """A request and its final answer, with the time of its first attempt and that of the answer."""
+
+    job: Job
+    sent: float
+    answered: float
+    answer: Answer
+    unanswered_attempts: int
+
+
+@dataclass
+class Look:
+    """What a reader saw: how far the log had come, and when it looked."""
+
+    sent: float
+    answered: float
+    sequence: int
+    accounts: list[Body] | None = None
+
+
+@dataclass
+class Story:
+    """Everything that anyone saw."""
+
+    exchanges: list[Exchange] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    tailed: list[Body] = field(default_factory=list)
+    log: list[Body] = field(default_factory=list)
+    statements: dict[str, list[Body]] = field(default_factory=dict)
+    accounts: list[Body] = field(default_factory=list)
+    transactions: list[Body] = field(default_factory=list)
+    decided: dict[str, tuple[int, bool]] = field(default_factory=dict)
+
+
+def test_every_answer_agrees_with_one_order_of_all_requests(two_processes: Any) -> None:
+    jobs = plan(random.Random(SEED), TRANSACTIONS)
+    story = asyncio.run(play(two_processes, jobs))
+    report = Counter(e.answer.body.get("code", e.answer.status) for e in story.exchanges)
+    assert len(story.exchanges) == sum(2 if job.twin else 1 for job in jobs), "an answer was lost"
+    winners = check_one_effect_per_key(story)
+    check_the_log(story)
+    check_real_time_order(story)
+    model = check_against_the_model(story, winners)
+    check_what_is_left(story, model)
+    asyncio.run(check_invariants(two_processes.database))
+    for code in (201, "insufficient_funds", "maximum_exceeded", "reference_exists", "account_exists", REUSED):
+        assert report[code], f"the mix was meant to have everything, {code} too: {report}"
+
+
+# The requests
+
+
+def plan(chance: random.Random, count: int) -> list[Job]:
+    """So many transactions, one in ten with a key used before, and between them accounts that many want to open."""
+    keys = (f"key-{number}" for number in itertools.count(1))
+    fresh = [Job("postTransaction", next(keys), transaction(chance)) for _ in range(count - count // 10)]
+    planned = list(fresh)
+    for job in chance.sample(fresh, count // 10):
+        place = planned.index(job)
+        match chance.randrange(10):
+            case 0:  # the same key for another request
+                other = Job(job.operation, job.key, transaction(chance))
+                planned.insert(chance.randrange(place, len(planned) + 1), other)
+            case 1 | 2 | 3:  # at once, at the other process
+                planned[place] = Job(job.operation, job.key, job.body, twin=True)
+            case 4 | 5 | 6:  # right after, while the first is on its way
+                planned.insert(place + chance.randrange(1, CALLERS), job)
+            case _:  # later, when the books have moved on
+                planned.insert(chance.randrange(place, len(planned) + 1), job)
+    for number in range(count // 100):
+        body = {"path": f"extra:{number}", "asset": "USD/2", "normal_side": "debit"}
+        place = chance.randrange(len(planned))
+        planned[place:place] = [Job("createAccount", next(keys), body) for _ in range(4)]
+    return planned
+
+
+def transaction(chance: random.Random) -> Body:
+    debit, credit, amount_max = chance.choice(
+        [
+            *[("bank", "hot", 1000)] * 4,
+            *[("bank", f"wallets:{chance.randrange(3)}", 100)] * 2,
+            *[(f"wallets:{chance.randrange(3)}", "hot", 120)] * 2,
+            ("bank", f"jars:{chance.randrange(2)}", 40),
+            (f"jars:{chance.randrange(2)}", f"wallets:{chance.randrange(3)}", 40),
+            ("till", "fees", 30),
+            ("fees", "till", 30),
+            ("float", f"extra:{chance.randrange(TRANSACTIONS // 100)}", 10),
+        ]
+    )
+    postings = [posting(debit, credit, chance.randint(1, amount_max))]
+    if chance.random() < 0.2:  # a fee, and the hot account named twice
+        postings += [posting("hot", "fees", 2), posting("float", "hot", 1)]
+    body: Body = {"postings": postings}
+    if chance.random() < 0.2:
+        body["effective_at"] = datetime(2020, 1, chance.randint(1, 28), tzinfo=UTC).isoformat()
+    if chance.random() < 0.1:
+        body["reference"] = f"ref-{chance.randrange(TRANSACTIONS // 20)}"
+    return body
+
+
+def posting(debit: str, credit: str, amount: int) -> Body:
+    return {"debit_account": debit, "credit_account": credit, "amount": str(amount)}
+
+
+# The callers
+
+
+class Callers:
+    """One client per process, each with half of the callers."""
+
+    def __init__(self, urls: list[str], key: str) -> None:
+        self.clients = [
+            httpx.AsyncClient(
+                base_url=url,
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=TIMEOUT_SECONDS,
+                limits=httpx.Limits(max_connections=CALLERS + 4, max_keepalive_connections=CALLERS + 4),
+            )
+            for url in urls
+        ]
+
+    async def close(self) -> None:
+        for client in self.clients:
+            await client.aclose()
+
+    async def get(self, process: int, path: str, **params: Any) -> Body:
+        answer = await self.clients[process].get(f"{BOOKS}{path}", params=params)
+        assert answer.status_code == 200, answer.text
+        return in_plain(answer.json())
+
+    async def get_list(self, process: int, path: str, **params: Any) -> list[Body]:
+        items: list[Body] = []
+        cursor: Body = {}
+        while True:
+            page = await self.get(process, path, limit=1000, **params, **cursor)
+            items += page["items"]
+            if page["next_cursor"] is None:
+                return items
+            cursor = {"cursor": page["next_cursor"]}
+
+    async def put(self, process: int, job: Job) -> Exchange:
+        """Send until there is an answer; whatever happens, with the same key."""
+        path = f"{BOOKS}/{'accounts' if job.operation == 'createAccount' else 'transactions'}"
+        headers = {"Idempotency-Key": job.key}
+        sent = time.perf_counter()
+        for unanswered in range(ATTEMPTS_MAX):
+            try:
+                got = await self.clients[process].post(path, json=job.body, headers=headers)
+            except httpx.TransportError:
+                got = None
+            if got is not None and got.status_code != 503:
+                replayed = got.headers.get("Idempotency-Replayed") == "true"
+                answer = Answer(got.status_code, in_plain(got.json()), replayed)
+                return Exchange(job, sent, time.perf_counter(), answer, unanswered)
+            await asyncio.sleep(RETRY_SECONDS)
+        raise AssertionError(f"no answer in {ATTEMPTS_MAX} attempts: {got and got.text}")
+
+
+async def play(processes: Any, jobs: list[Job]) -> Story:
+    callers = Callers(processes.urls, processes.key)
+    story = Story()
+    try:
+        await open_books(callers)
+        done = asyncio.Event()
+        readers = [asyncio.create_task(read(callers, story, done)) for read in (tail, look_at_accounts)]
+        waiting = iter(jobs)
+        await asyncio.gather(*(call(callers, number % 2, waiting, story) for number in range(CALLERS)))
+        done.set()
+        await asyncio.wait_for(asyncio.gather(*readers), DRAIN_SECONDS_MAX)
+        story.log = await read_log(callers)
+        story.accounts = await callers.get_list(0, "/accounts")
+        story.transactions = await callers.get_list(1, "/transactions", order="newest")
+        for number, account in enumerate(story.accounts):
+            path = account["path"]
+            story.statements[path] = await callers.get_list(number % 2, f"/accounts/{path}/entries", order="oldest")
+    finally:
+        await callers.close()
+    rows = await fetch(
+        processes.database,
+        "select key, sequence, refusal is not null as refused from idempotency_keys join ledgers using (ledger_id)"
+        " where name = $1",
+        LEDGER,
+    )
+    digests = {row["key"]: (row["sequence"], row["refused"]) for row in rows}
+    for key in {exchange.job.key for exchange in story.exchanges}:
+        story.decided[key] = digests[hashlib.sha256(key.encode()).digest()[:16]]
+    return story
+
+
+async def open_books(callers: Callers) -> None:
+    """Everyone creates the ledger at once, and one of them did; then the accounts are opened."""
+    creating = [
+        callers.clients[n % 2].post("/v1/ledgers", json={"name": LEDGER, "description": "Shared"}) for n in range(16)
+    ]
+    answers = await asyncio.gather(*creating)
+    assert [answer.status_code for answer in answers] == [201] * len(answers)
+    assert len({answer.text for answer in answers}) == 1
+    assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
+    for number, (path, fields) in enumerate(ACCOUNTS.items()):
+        exchange = await callers.put(number % 2, opening(path, fields))
+        assert exchange.answer.status == 201
+
+
+def opening(path: str, fields: Body) -> Job:
+    return Job("createAccount", f"open-{path}", {"path": path, "asset": "USD/2", **fields})
+
+
+async def call(callers: Callers, process: int, waiting: Iterator[Job], story: Story) -> None:
+    """Take the next job, wait for its answer, and so on."""
+    for job in waiting:
+        processes = [process, 1 - process] if job.twin else [process]
+        story.exchanges += await asyncio.gather(*(callers.put(number, job) for number in processes))
+
+
+async def tail(callers: Callers, story: Story, done: asyncio.Event) -> None:
+    """Follow the log from process to process; each page has to begin where the last one ended."""
+    after = 0
+    for number in itertools.count():
+        last_round = done.is_set()
+        sent = time.perf_counter()
+        page = await callers.get(number % 2, "/events", after_sequence=after, limit=100)
+        story.looks.append(Look(sent, time.perf_counter(), page["sequence"]))
+        story.tailed += page["items"]
+        after = page["next_after_sequence"]
+        if last_round and after == page["sequence"]:
+            return
+        if not page["items"]:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def look_at_accounts(callers: Callers, story: Story, done: asyncio.Event) -> None:
+    """Read all balances while they move."""
+    for number in itertools.count():
+        if done.is_set():
+            return
+        sent = time.perf_counter()
+        page = await callers.get(number % 2, "/accounts", limit=1000)
+        assert page["next_cursor"] is None
+        story.looks.append(Look(sent, time.perf_counter(), page["sequence"], page["items"]))
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def read_log(callers: Callers) -> list[Body]:
+    events: list[Body] = []
+    while True:
+        page = await callers.get(1, "/events", after_sequence=len(events), limit=1000)
+        events += page["items"]
+        if not page["items"]:
+            return events
+
+
+# What has to hold
+
+
+def check_one_effect_per_key(story: Story) -> dict[str, Job]:
+    """Of all requests with one key one was decided; the rest saw its answer, or were told of the reuse."""
+    by_key: dict[str, list[Exchange]] = {}
+    for exchange in story.exchanges:
+        by_key.setdefault(exchange.job.key, []).append(exchange)
+    winners: dict[str, Job] = {}
+    sequences = []
+    for key, exchanges in by_key.items():
+        decided = [e for e in exchanges if e.answer.body.get("code") != REUSED]
+        won = decided[0].job.body
+        assert all((e.job.body == won) == (e in decided) for e in exchanges), exchanges
+        assert all(
+            (e.answer.status, e.answer.body) == (decided[0].answer.status, decided[0].answer.body) for e in decided
+        )
+        firsts = sum(not e.answer.replayed for e in decided)
+        assert firsts == 1 or (firsts == 0 and any(e.unanswered_attempts for e in exchanges)), exchanges
+        winners[key] = decided[0].job
+        if decided[0].answer.status == 201:
+            sequences.append(decided[0].answer.body["sequence"])
+            assert story.decided[key] == (sequences[-1], False)
+        else:
+            assert story.decided[key][1]
+    assert len(sequences) == len(set(sequences)), "two keys share one event"
+    assert len(sequences) == len(story.log) - 1 - len(ACCOUNTS), "an event that nobody was told of"
+    return winners
+
+
+def check_the_log(story: Story) -> None:
+    """Gapless, and the reader who followed it saw each event once."""
+    assert [event["sequence"] for event in story.log] == list(range(1, len(story.log) + 1))
+    assert story.tailed == story.log
+    recorded = [event["recorded_at"] for event in story.log]
+    assert recorded == sorted(recorded)
+
+
+def check_real_time_order(story: Story) -> None:
+    """What was answered before something else was asked comes before it in the log."""
+    # A refusal stands between the event that it was decided after and the next one.
+    facts: list[tuple[float, float, float, bool]] = []
+    for exchange in story.exchanges:
+        if exchange.answer.body.get("code") != REUSED:
+            sequence, refused = story.decided[exchange.job.key]
+            place = sequence + 0.5 * refused
+            facts.append((exchange.sent, exchange.answered, place, not exchange.answer.replayed))
+    facts += [(look.sent, look.answered, look.sequence + 0.5, True) for look in story.looks]
+    by_answer = sorted(facts, key=lambda fact: fact[1])
+    seen, next_answer = 0.0, 0
+    for sent, _, place, is_first in sorted(facts):
+        while by_answer[next_answer][1] < sent:
+            seen = max(seen, by_answer[next_answer][2])
+            next_answer += 1
+        assert not is_first or place >= seen, f"decided at {place}, although {seen} had been answered before"
+
+
+def check_against_the_model(story: Story, winners: dict[str, Job]) -> Model:
+    """Put the same requests to the model in the order of the log: it gives the same answers and sees the same."""
+    answers = {e.job.key: e.answer for e in story.exchanges if e.answer.body.get("code") != REUSED}
+    events = {event["sequence"]: event for event in story.log}
+    model = Model(events[1]["recorded_at"])
+    model.create_ledger({"name": LEDGER, "description": "Shared"})
+    for path, fields in ACCOUNTS.items():
+        job = opening(path, fields)
+        model.now = events[model.books[LEDGER].sequence + 1]["recorded_at"]
+        model.create_account(LEDGER, job.key, job.body)
+    looks: dict[int, list[list[Body]]] = {}
+    for look in story.looks:
+        if look.accounts is not None:
+            looks.setdefault(look.sequence, []).append(look.accounts)
+    for key in sorted(winners, key=story.decided.__getitem__):
+        sequence, refused = story.decided[key]
+        model.now = events[sequence]["recorded_at"]
+        job = winners[key]
+        write = model.create_account if job.operation == "createAccount" else model.post_transaction
+        expected, got = write(LEDGER, job.key, job.body), answers[key]
+        assert (got.status, got.body) == (expected.status, expected.body), (job, sequence)
+        if not refused:
+            for accounts in looks.pop(sequence, []):
+                assert accounts == model.list_accounts(LEDGER).body["items"]
+    assert not [sequence for sequence in looks if sequence > 1 + len(ACCOUNTS)]
+    return model
+
+
+def check_what_is_left(story: Story, model: Model) -> None:
+    """The books at rest: what both processes read is what the model has, and counters are the fold of entries."""
+    assert story.log == model.books[LEDGER].events
+    assert story.accounts == model.list_accounts(LEDGER).body["items"]
+    assert story.transactions == model.list_transactions(LEDGER, "newest").body["items"]
+    total = 0
+    for account in story.accounts:
+        entries = story.statements[account["path"]]
+        assert entries == model.list_account_entries(LEDGER, account["path"], "oldest").body["items"]
+        assert [entry["version"] for entry in entries] == list(range(1, account["version"] + 1))
+        debits, credits = (
+            sum(int(entry["amount"]) for entry in entries if entry["side"] == side) for side in ("debit", "credit")
+        )
+        assert (account["debits_posted"], account["credits_posted"]) == (str(debits), str(credits))
+        total += debits - credits
+    assert total == 0
