@@ -198,9 +198,8 @@ async def run(database: str, arguments: argparse.Namespace) -> None:
     for hot in (True, False):
         rates = {name: sorted(r.rate for r in rounds if r.name == name and r.hot == hot) for name in WRITERS}
         grouped, single = (found[len(found) // 2] for found in rates.values())
-        print(
-            f"{'one hot pair' if hot else f'{ACCOUNTS} accounts'}: group commit is {grouped / single:.1f} times the other"
-        )
+        where = "one hot pair" if hot else f"{ACCOUNTS} accounts"
+        print(f"{where}: group commit is {grouped / single:.1f} times the other")
 
 
 def print_round(measured: Round) -> None:

@@ -138,7 +138,7 @@ def transaction(chance: random.Random) -> Body:
         [
             *[("bank", "hot", 1000)] * 4,
             *[("bank", f"wallets:{chance.randrange(3)}", 100)] * 2,
-            *[(f"wallets:{chance.randrange(3)}", "hot", 120)] * 2,
+            *[(f"wallets:{chance.randrange(3)}", "hot", 150)] * 3,
             ("bank", f"jars:{chance.randrange(2)}", 40),
             (f"jars:{chance.randrange(2)}", f"wallets:{chance.randrange(3)}", 40),
             ("till", "fees", 30),
@@ -242,7 +242,9 @@ async def play(processes: Any, jobs: list[Job]) -> Story:
     )
     digests = {row["key"]: (row["sequence"], row["refused"]) for row in rows}
     for key in {exchange.job.key for exchange in story.exchanges}:
-        story.decided[key] = digests[hashlib.sha256(key.encode()).digest()[:16]]
+        digest = hashlib.sha256(key.encode()).digest()[:16]
+        assert digest in digests, f"{key} was answered, but what it stands for is not stored"
+        story.decided[key] = digests[digest]
     return story
 
 
@@ -280,6 +282,7 @@ async def tail(callers: Callers, story: Story, done: asyncio.Event) -> None:
         page = await callers.get(number % 2, "/events", after_sequence=after, limit=100)
         story.looks.append(Look(sent, time.perf_counter(), page["sequence"]))
         story.tailed += page["items"]
+        assert [event["sequence"] for event in page["items"]] <= list(range(after + 1, page["sequence"] + 1))
         after = page["next_after_sequence"]
         if last_round and after == page["sequence"]:
             return
