@@ -222,7 +222,7 @@ async def play(processes: Any, jobs: list[Job]) -> Story:
     try:
         await open_books(callers)
         done = asyncio.Event()
-        readers = [asyncio.create_task(read(callers, story, done)) for read in (tail, look_at_accounts)]
+        readers = [asyncio.create_task(read(callers, story, done)) for read in (tail, *[look_at_accounts] * 4)]
         waiting = iter(jobs)
         await asyncio.gather(*(call(callers, number % 2, waiting, story) for number in range(CALLERS)))
         done.set()

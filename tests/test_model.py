@@ -696,6 +696,28 @@ def test_transactions_are_listed_newest_or_oldest_first(books: Books) -> None:
     assert column(newest, "sequence") == [8, 7, 6, 5, 4]
 
 
+@pytest.mark.parametrize("books", ["service"], indirect=True)  # the model has no cursors
+def test_a_cursor_reads_on_in_its_own_list_alone(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 1), ("a", "b", 2), ("a", "b", 3))
+    books.create_ledger("other")
+    statement = Listing("entries", "main", "a", "oldest")
+    cursor, after = books.read_page(statement, 1)
+    assert cursor is not None
+    books.post(("a", "b", 4))
+    for other in (
+        Listing("entries", "main", "b", "oldest"),
+        Listing("entries", "main", "a", "newest"),
+        Listing("entries", "other", "a", "oldest"),
+        Listing("transactions", "main", "", "oldest"),
+        Listing("accounts", "main"),
+    ):
+        books.refuse_cursor(other, cursor)
+    books.read_page(statement, 10, cursor=cursor, after=after, say_order=False)
+    books.read_page(statement, 10, cursor=cursor, after=after)
+
+
 def test_what_is_not_there_is_not_found(books: Books) -> None:
     assert refusal(books.read_account("none")) == ["account_not_found"]
     assert refusal(books.read_list(Listing("entries", "main", "none"), 5)) == ["account_not_found"]
@@ -871,15 +893,12 @@ class Comparison(RuleBasedStateMachine):
     def begin_a_list(self, listing: Listing) -> Any:
         return self.read_page(listing, 1)
 
-    @rule(target=pages, page=consumes(pages), limit=limits, say_order=st.booleans())
-    def read_on(self, page: OpenPage, limit: int, say_order: bool) -> Any:
-        """A list goes on where it was left, whatever has been written since."""
+    @rule(target=pages, page=consumes(pages), limit=limits, say_order=st.booleans(), other=listings)
+    def read_on(self, page: OpenPage, limit: int, say_order: bool, other: Listing) -> Any:
+        """A list goes on where it was left, whatever has been written since; no other list goes on there."""
+        if other != page.listing:
+            self.compared(self.books.refuse_cursor, other, page.cursor)
         return self.read_page(page.listing, limit, cursor=page.cursor, after=page.after, say_order=say_order)
-
-    @rule(page=pages, listing=listings)
-    def read_on_in_another_list(self, page: OpenPage, listing: Listing) -> None:
-        if listing != page.listing:
-            self.compared(self.books.refuse_cursor, listing, page.cursor)
 
     def send(
         self, operation: str, ledger: str, body: Body, *, key: str | None = None, rewritten: bool = False

@@ -45,7 +45,6 @@ class Operation:
     query: frozenset[str]
     integers: frozenset[str]
     keyed: bool
-    has_body: bool
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ class Contract:
             query=frozenset(p["name"] for p in parameters if p["in"] == "query"),
             integers=frozenset(p["name"] for p in parameters if self.resolve(p["schema"]).get("type") == "integer"),
             keyed=any(p["name"] == "Idempotency-Key" for p in parameters),
-            has_body="requestBody" in said,
         )
 
     def resolve(self, node: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,6 @@
 """Refusals and framework errors as problem documents (RFC 9457): one code, one status, one shape."""
 
-from typing import Any
-
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -11,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.contract import CONTRACT
-from app.api.edge import field_errors
 from app.db import is_transient
 from app.ledger import refusals
 from app.ledger.refusals import Refusal
@@ -81,8 +77,6 @@ def refusal_of(error: Exception) -> Refusal:
     match error:
         case Refusal():
             return error
-        case RequestValidationError():
-            return refusals.ValidationFailed(list(field_errors(_without_place(error.errors()))))
         case HTTPException(status_code=404):
             return refusals.RouteNotFound()
         case HTTPException(status_code=405):
@@ -92,11 +86,6 @@ def refusal_of(error: Exception) -> Refusal:
         case DBAPIError() | OSError() | TimeoutError() if is_transient(error):
             return refusals.StorageUnavailable()
     return refusals.InternalError()
-
-
-def _without_place(errors: Any) -> list[dict[str, Any]]:
-    """A parameter is named by itself: FastAPI puts where it stands (query, path, header) before its name."""
-    return [{**error, "loc": error["loc"][1:]} for error in errors]
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -113,5 +102,5 @@ def add_problem_handlers(app: FastAPI) -> None:
             raise error  # unforeseen: the middleware logs and reports it
         return problem_response(refusal, request.scope["request_id"], headers=headers)
 
-    for kind in (Refusal, HTTPException, RequestValidationError, DBAPIError, PoolTimeoutError, OSError):
+    for kind in (Refusal, HTTPException, DBAPIError, PoolTimeoutError, OSError):
         app.add_exception_handler(kind, answer)
