@@ -28,12 +28,12 @@ Tallystick is listening. Its documentation: {url}/docs
 The API key is {key_note}. Open a ledger and two accounts, and move 12.50 USD:
 
   url={url} auth="Authorization: Bearer {key}" json='Content-Type: application/json'
-  curl "$url/v1/ledgers" -H "$auth" -H "$json" -d '{{"name":"main"}}'; echo
-  curl "$url/v1/ledgers/main/accounts" -H "$auth" -H "$json" -H 'Idempotency-Key: open-cash' \\
+  curl -sS "$url/v1/ledgers" -H "$auth" -H "$json" -d '{{"name":"main"}}'; echo
+  curl -sS "$url/v1/ledgers/main/accounts" -H "$auth" -H "$json" -H 'Idempotency-Key: open-cash' \\
     -d '{{"path":"cash","asset":"USD/2","normal_side":"debit"}}'; echo
-  curl "$url/v1/ledgers/main/accounts" -H "$auth" -H "$json" -H 'Idempotency-Key: open-wallet' \\
+  curl -sS "$url/v1/ledgers/main/accounts" -H "$auth" -H "$json" -H 'Idempotency-Key: open-wallet' \\
     -d '{{"path":"users:1:wallet","asset":"USD/2","normal_side":"credit"}}'; echo
-  curl "$url/v1/ledgers/main/transactions" -H "$auth" -H "$json" -H 'Idempotency-Key: first-payment' \\
+  curl -sS "$url/v1/ledgers/main/transactions" -H "$auth" -H "$json" -H 'Idempotency-Key: first-payment' \\
     -d '{{"postings":[{{"debit_account":"cash","credit_account":"users:1:wallet","amount":"1250"}}]}}'; echo
 
 Ctrl-C stops it.

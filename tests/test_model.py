@@ -28,6 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.conftest import Service
 from tests.model import AMOUNT_MAX, Answer, Body, Model, in_plain, instant
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -35,15 +36,18 @@ MICROSECOND = timedelta(microseconds=1)
 TIMEOUT_SECONDS = 20
 PAGES_MAX = 2_000
 
-settings.register_profile("ledger", max_examples=60, stateful_step_count=40)
-settings.register_profile("campaign", max_examples=3_000, stateful_step_count=60)
+CAMPAIGN = os.environ.get("HYPOTHESIS_PROFILE") == "campaign"
 PROFILE = settings(
-    settings.get_profile("campaign" if os.environ.get("HYPOTHESIS_PROFILE") == "campaign" else "ledger"),
+    max_examples=3_000 if CAMPAIGN else 60,
+    stateful_step_count=60 if CAMPAIGN else 40,
     deadline=None,
     report_multiple_bugs=False,
     phases=set(Phase) - {Phase.explain},  # which would send as many requests again
     suppress_health_check=list(HealthCheck),
 )
+
+# Refusals that leave their key free, or that another request had taken it.
+UNFROZEN = {"idempotency_key_required", "validation_failed", "ledger_not_found", "idempotency_key_reused"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Books:
     and the newest prefix sorts first, so that the list of all ledgers need not be read to its end.
     """
 
-    def __init__(self, service: Any = None) -> None:
+    def __init__(self, service: Service | None = None) -> None:
         self.service = service
         self.model = Model(START)
         self.prefix = f"0.{10**20 - time.time_ns():020d}.{secrets.token_hex(4)}."
@@ -204,11 +208,8 @@ class Books:
         page, left = in_plain(got.json()), expected.body["items"]
         self._compare_part(page["items"], left, limit)
         last = page["items"][-1]["sequence"] if page["items"] else after_sequence
-        assert page == {
-            "items": page["items"],
-            "next_after_sequence": last,
-            "sequence": expected.body["sequence"],
-        }
+        assert set(page) == {"items", "next_after_sequence", "sequence"}
+        assert (page["next_after_sequence"], page["sequence"]) == (last, expected.body["sequence"])
         return expected
 
     def read_ledgers(self, limit: int) -> None:
@@ -263,10 +264,10 @@ class Books:
         if got.status_code >= 400:
             assert body["request_id"] == got.headers["X-Request-Id"]
             prose = {name: body[name] for name in ("type", "title", "detail")}
-            if write is not None and not expected.replayed:
-                self.prose.setdefault(write, prose)
-            elif write is not None:
+            if write is not None and expected.replayed:
                 assert prose == self.prose[write]
+            elif write is not None and body["code"] not in UNFROZEN:
+                self.prose[write] = prose
 
 
 def rewrite(body: Body) -> Body:
@@ -287,7 +288,7 @@ def rewrite(body: Body) -> Body:
 
 @pytest.fixture(params=["model", "service"])
 def books(request: pytest.FixtureRequest) -> Iterator[Books]:
-    """Books with a ledger, `main`, whose clock goes on from where the service's was."""
+    """Books with a ledger, `main`, on a clock of their own."""
     service = request.getfixturevalue("service") if request.param == "service" else None
     before = service.clock.now if service is not None else START
     books = Books(service)
@@ -544,7 +545,7 @@ def test_one_transaction_may_name_more_than_a_counter_holds(books: Books) -> Non
     assert refusal(answer, "account") == ["amount_overflow", "a"]
 
 
-def test_required_and_available_may_be_longer_than_38_digits(books: Books) -> None:
+def test_limits_hold_at_the_largest_amounts(books: Books) -> None:
     books.open("a", "credit", minimum_balance=str(-AMOUNT_MAX))
     books.open("b", "debit", minimum_balance="0")
     books.open("c", "debit")
@@ -589,7 +590,7 @@ def test_an_entry_is_late_if_its_account_has_seen_a_later_time(books: Books) -> 
     books.post(("a", "b", 1), effective_at=yesterday.isoformat())
     before = (yesterday - MICROSECOND).isoformat()
     books.post(("a", "c", 1), ("b", "c", 1), ("a", "b", 1), effective_at=before)
-    books.post(("c", "b", 1), effective_at=(yesterday - MICROSECOND / 1).isoformat())
+    books.post(("c", "b", 1), effective_at=before)
     books.post(("a", "c", 1), effective_at=yesterday.isoformat())
     assert column(statement(books, "a"), "late") == [False, False, True, True, False]
     assert column(statement(books, "b"), "late") == [False, False, True, True, True]
@@ -821,7 +822,7 @@ class Comparison(RuleBasedStateMachine):
     writes = Bundle("writes")
     pages = Bundle("pages")
 
-    def __init__(self, service: Any) -> None:
+    def __init__(self, service: Service) -> None:
         super().__init__()
         self.books = Books(service)
         self.keys = 0
@@ -987,7 +988,7 @@ def check_statement(account: Body, entries: list[Body]) -> None:
     assert account["posted"] == account["available"] == (entries[-1]["balance"] if entries else "0")
 
 
-def test_the_service_answers_whatever_is_asked_as_the_model_does(service: Any) -> None:
+def test_the_service_answers_whatever_is_asked_as_the_model_does(service: Service) -> None:
     before = service.clock.now
     try:
         run_state_machine_as_test(lambda: Comparison(service), settings=PROFILE)

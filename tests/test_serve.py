@@ -41,10 +41,11 @@ class Run:
         statuses = []
         for line in re.findall(r"curl (.*?); echo", text):
             words = shlex.split(line.replace("$url", url))
+            (address,) = (word for word in words if word.startswith("http"))
             headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
             headers |= dict(word.split(": ", 1) for word in words if word.startswith("Idempotency-Key"))
             body = words[words.index("-d") + 1]
-            statuses.append(httpx.post(words[0], headers=headers, content=body).status_code)
+            statuses.append(httpx.post(address, headers=headers, content=body).status_code)
         return statuses
 
     def stop(self, signum: signal.Signals) -> int:
