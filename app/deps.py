@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
 from app.ledger.values import Command, Event
-from app.ledger.writer import LedgerWriter, Submission
+from app.ledger.writer import LedgerWriter, Receipt, Submission
 from generated import models
 
 
@@ -30,11 +30,15 @@ class Submitter:
 
     async def __call__(self, ledger: str, command: Command, *, key: bytes, fingerprint: bytes) -> Event:
         """The event that the command made, committed; or the one that its key stands for."""
+        return (await self.receive(ledger, command, key=key, fingerprint=fingerprint)).event
+
+    async def receive(self, ledger: str, command: Command, *, key: bytes, fingerprint: bytes) -> Receipt:
+        """The receipt of a command that may make several events."""
         submission = Submission(command, key, fingerprint, self._scope["caller"], self._scope["request_id"])
         receipt = await self._writer.submit(ledger, submission)
         if receipt.replayed:
             self._response.headers["Idempotency-Replayed"] = "true"
-        return receipt.event
+        return receipt
 
 
 async def get_submitter(request: Request, response: Response) -> Submitter:

@@ -293,6 +293,17 @@ class PostTransactionRequest(BaseModel):
     metadata: Metadata | MISSING = MISSING
 
 
+class PostTransactionBatchRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    transactions: Annotated[list[PostTransactionRequest], Field(max_length=1000, min_length=1)]
+    atomic: StrictBool = True
+    """
+    Whether all take effect or none.
+    """
+
+
 class Posting(BaseModel):
     debit_account: AccountPath
     credit_account: AccountPath
@@ -375,6 +386,74 @@ class FieldError(BaseModel):
     message: StrictStr
 
 
+class ItemProblem(BaseModel):
+    """
+    Why one transaction of a batch was refused, as if it had been posted by itself.
+    """
+
+    type: StrictStr
+    """
+    Where the code is explained.
+    """
+    title: StrictStr
+    status: Annotated[int, Field(ge=400, le=599)]
+    code: StrictStr
+    """
+    Stable; what a program should look at.
+    """
+    detail: StrictStr
+    pointer: StrictStr | MISSING = MISSING
+    """
+    The place in the transaction that the refusal is about, as a JSON Pointer into it.
+    """
+    account: StrictStr | MISSING = MISSING
+    """
+    The path of the account that the refusal is about.
+    """
+    available: StrictStr | MISSING = MISSING
+    """
+    What the account has available, or the room it has left.
+    """
+    required: StrictStr | MISSING = MISSING
+    """
+    What the transaction would take from it, or add to it.
+    """
+
+
+type AfterSequenceParameter = Annotated[int, Field(ge=0, le=9007199254740991)]
+
+
+type LimitParameter = Annotated[int, Field(ge=1, le=1000)]
+
+
+type CursorParameter = Annotated[StrictStr, Field(max_length=1024, min_length=1, pattern="^[A-Za-z0-9_-]+$")]
+
+
+type MalformedRequestResponseXRequestIdHeader = Annotated[StrictStr, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]
+
+
+type UnauthenticatedResponseWWWAuthenticateHeader = StrictStr
+
+
+type ReadUnavailableResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
+
+
+type IdempotencyReplayedHeader = Literal["true"]
+
+
+class TransactionResult(BaseModel):
+    """
+    Either `transaction`, as it was recorded, or `problem`, why it was refused.
+    """
+
+    transaction: Transaction | MISSING = MISSING
+    problem: ItemProblem | MISSING = MISSING
+
+
+class TransactionBatch(BaseModel):
+    results: list[TransactionResult]
+
+
 class Problem(BaseModel):
     """
     A refusal, after RFC 9457.
@@ -409,24 +488,8 @@ class Problem(BaseModel):
     What the transaction would take from it, or add to it.
     """
     errors: list[FieldError] | MISSING = MISSING
-
-
-type AfterSequenceParameter = Annotated[int, Field(ge=0, le=9007199254740991)]
-
-
-type LimitParameter = Annotated[int, Field(ge=1, le=1000)]
-
-
-type CursorParameter = Annotated[StrictStr, Field(max_length=1024, min_length=1, pattern="^[A-Za-z0-9_-]+$")]
-
-
-type MalformedRequestResponseXRequestIdHeader = Annotated[StrictStr, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]
-
-
-type UnauthenticatedResponseWWWAuthenticateHeader = StrictStr
-
-
-type ReadUnavailableResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
-
-
-type IdempotencyReplayedHeader = Literal["true"]
+    index: Annotated[int | MISSING, Field(ge=0, le=999)] = MISSING
+    """
+    Which transaction of a batch was refused, from 0.
+    """
+    problem: ItemProblem | MISSING = MISSING

@@ -100,12 +100,16 @@ INVARIANTS = {
           union all select ledger_id, sequence, p[3], p[4], false, p[5] from said)
         select * from sides full join entries using (ledger_id, sequence, account_id, version, debit, posted)
          where entries.balance is null or sides is null""",
-    "one effect per key": """
-        select ledger_id, sequence from idempotency_keys where refusal is null
-         group by ledger_id, sequence having count(*) > 1""",
-    "every event has its key": """
-        select e.ledger_id, e.sequence from events e left join idempotency_keys k
-          on k.ledger_id = e.ledger_id and k.sequence = e.sequence and k.refusal is null where k.key is null""",
+    "every event has its one key": """
+        with effects as (
+          select ledger_id, generate_series(sequence, sequence + coalesce(events, 1) - 1) as sequence
+            from idempotency_keys where refusal is null)
+        select ledger_id, sequence, count(*), count(e.kind)
+          from effects full join events e using (ledger_id, sequence)
+         group by ledger_id, sequence having count(*) <> 1 or count(e.kind) <> 1
+        union all
+        select e.ledger_id, e.sequence, 0, 0 from events e
+         where not exists (select from effects f where f.ledger_id = e.ledger_id and f.sequence = e.sequence)""",
     "late entries stand beside their entries": """
         select l.* from late_entries l left join entries e using (ledger_id, account_id, version)
          where e.version is null or l.effective_at >= e.latest_effective""",

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.edge import (
+    BODY_BYTES_MAX,
     authenticate,
     check_accept,
     check_key,
@@ -45,6 +46,7 @@ class Operation:
     query: frozenset[str]
     integers: frozenset[str]
     keyed: bool
+    body_bytes_max: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Contract:
             query=frozenset(p["name"] for p in parameters if p["in"] == "query"),
             integers=frozenset(p["name"] for p in parameters if self.resolve(p["schema"]).get("type") == "integer"),
             keyed=any(p["name"] == "Idempotency-Key" for p in parameters),
+            body_bytes_max=said.get("requestBody", {}).get("x-bytes-max", BODY_BYTES_MAX),
         )
 
     def resolve(self, node: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +131,7 @@ class ContractRoute(APIRoute):
             endpoint.read_parameters(given)
             check_key(headers, operation)
             if body_type is not None:
-                given.body = parse_body(await read_body(request, headers), body_type)
+                given.body = parse_body(await read_body(request, headers, operation), body_type)
             said, errors = answer.validate(await endpoint(given), {}, loc=("response",))
             if errors:
                 raise ResponseValidationError(errors)

@@ -112,12 +112,12 @@ def check_key(headers: dict[bytes, bytes], operation: Operation) -> None:
         raise IdempotencyKeyRequired()
 
 
-async def read_body(request: Request, headers: dict[bytes, bytes]) -> bytes:
+async def read_body(request: Request, headers: dict[bytes, bytes], operation: Operation) -> bytes:
     content_type = headers.get(b"content-type", b"").decode("latin-1").strip()
     if not _JSON_TYPE.fullmatch(content_type) or headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType()
     length = headers.get(b"content-length", b"0")
-    if len(length) > 12 or int(length) > BODY_BYTES_MAX:
+    if len(length) > 12 or int(length) > operation.body_bytes_max:
         raise ContentTooLarge()
     chunks: list[bytes] = []
     size = 0
@@ -125,7 +125,7 @@ async def read_body(request: Request, headers: dict[bytes, bytes]) -> bytes:
         async with asyncio.timeout(request.app.state.settings.body_timeout_s):
             async for chunk in request.stream():
                 size += len(chunk)
-                if size > BODY_BYTES_MAX:
+                if size > operation.body_bytes_max:
                     raise ContentTooLarge()
                 chunks.append(chunk)
     except TimeoutError:
@@ -169,9 +169,15 @@ def fingerprint(operation_id: str, path: dict[str, str], body: BaseModel) -> byt
     validated body without the fields at their default (an empty object is the default of one), so that a new
     optional field never turns a retry into a refusal. The JSON is canonical (RFC 8785): our names are ASCII and
     our values hold no number."""
-    said = {name: value for name, value in body.model_dump(mode="json", exclude_defaults=True).items() if value != {}}
+    said = _without_empty(body.model_dump(mode="json", exclude_defaults=True))
     meaning = {"operation": operation_id, "path": path, "body": said}
     return hashlib.sha256(canonical_json(meaning)).digest()[:16]
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_empty(each) for name, each in value.items() if each != {}}
+    return [_without_empty(each) for each in value] if isinstance(value, list) else value
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

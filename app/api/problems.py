@@ -1,5 +1,8 @@
 """Refusals and framework errors as problem documents (RFC 9457): one code, one status, one shape."""
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -40,6 +43,7 @@ STATUS: dict[type[Refusal], int] = {
     refusals.AmountOverflow: 422,
     refusals.InsufficientFunds: 422,
     refusals.MaximumExceeded: 422,
+    refusals.BatchRefused: 422,
     refusals.InternalError: 500,
     refusals.Overloaded: 503,
     refusals.StorageUnavailable: 503,
@@ -48,18 +52,28 @@ STATUS: dict[type[Refusal], int] = {
 RETRY_AFTER_S = 1
 
 
+def say(refusal: Refusal) -> dict[str, Any]:
+    """The members of a problem document, but for the request's."""
+    said = {name: _SHOWN.get(name, lambda value: value)(value) for name, value in refusal.fields().items()}
+    title = refusal.title
+    return {
+        "type": f"/problems/{refusal.code}",
+        "title": title,
+        "status": STATUS[type(refusal)],
+        "code": refusal.code,
+        "detail": f"{title}.",
+        **said,
+    }
+
+
+# Amounts are strings on the wire, and what refused a transaction of a batch is a problem of its own.
+_SHOWN: dict[str, Callable[[Any], Any]] = {"available": str, "required": str, "problem": say}
+
+
 def problem_response(refusal: Refusal, request_id: str, *, headers: dict[str, str] | None = None) -> Response:
     """The refusal as a problem document, with the headers that belong to its status."""
-    status = STATUS[type(refusal)]
-    problem = Problem(
-        type=f"/problems/{refusal.code}",
-        title=refusal.title,
-        status=status,
-        code=refusal.code,
-        detail=f"{refusal.title}.",
-        request_id=request_id,
-        **{name: str(value) if isinstance(value, int) else value for name, value in refusal.fields().items()},
-    )
+    problem = Problem(request_id=request_id, **say(refusal))
+    status = problem.status
     headers = dict(headers or {})
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -1,16 +1,22 @@
 """Transactions: post, list, get."""
 
-from typing import Annotated
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from app.api.contract import ContractRoute
 from app.api.cursors import CursorPage, read_order_and_position, with_cursor
 from app.api.edge import fingerprint
+from app.api.problems import say
 from app.deps import KeyDigest, Session, Submit
 from app.ledger import queries
-from app.ledger.rules import check_moves
-from app.ledger.values import Event, Move, PostTransaction
+from app.ledger.refusals import Refusal
+from app.ledger.rules import check_batch, check_moves
+from app.ledger.values import Event, Move, PostBatch, PostTransaction
 from app.wire import given
 from generated import models
 
@@ -26,7 +32,52 @@ router = APIRouter(route_class=ContractRoute, tags=["Transactions"])
 async def post_transaction(
     ledger: models.LedgerName, body: models.PostTransactionRequest, key: KeyDigest, submit: Submit
 ) -> Event:
-    command = PostTransaction(
+    command = _transaction(body)
+    check_moves(command.moves)
+    meaning = fingerprint("postTransaction", {"ledger": ledger}, body)
+    return await submit(ledger, command, key=key, fingerprint=meaning)
+
+
+@router.post(
+    "/v1/ledgers/{ledger}/transaction-batches",
+    operation_id="postTransactionBatch",
+    response_model=models.TransactionBatch,
+    status_code=200,
+)
+async def post_transaction_batch(
+    ledger: models.LedgerName, body: models.PostTransactionBatchRequest, key: KeyDigest, submit: Submit
+) -> Results:
+    await asyncio.sleep(0)  # A large body took its time to read: let others have the loop in between.
+    command = PostBatch(tuple(map(_transaction, body.transactions)), atomic=body.atomic)
+    check_batch(command)
+    meaning = fingerprint("postTransactionBatch", {"ledger": ledger}, body)
+    receipt = await submit.receive(ledger, command, key=key, fingerprint=meaning)
+    return Results([Result.of(each) for each in receipt.results])
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    results: list[Result]
+
+
+class Result:
+    """Of one transaction of a batch: `transaction`, or else `problem`."""
+
+    transaction: Event
+    problem: dict[str, Any]
+
+    @classmethod
+    def of(cls, became: Event | Refusal) -> Result:
+        result = cls()
+        if isinstance(became, Refusal):
+            result.problem = say(became)
+        else:
+            result.transaction = became
+        return result
+
+
+def _transaction(body: models.PostTransactionRequest) -> PostTransaction:
+    return PostTransaction(
         moves=tuple(Move(move.debit_account, move.credit_account, move.amount) for move in body.postings),
         effective_at=given(body.effective_at),
         reference=given(body.reference),
@@ -34,9 +85,6 @@ async def post_transaction(
         description=given(body.description),
         metadata=given(body.metadata) or {},
     )
-    check_moves(command.moves)
-    meaning = fingerprint("postTransaction", {"ledger": ledger}, body)
-    return await submit(ledger, command, key=key, fingerprint=meaning)
 
 
 @router.get(

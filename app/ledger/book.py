@@ -19,7 +19,7 @@ select 'head' as part, sequence as id, revision as number, recorded_at as a, nex
   from heads where ledger_id = $1
 union all
 select 'key', x.sequence, null, null, null, null,
-       array[encode(x.key, 'hex'), encode(x.fingerprint, 'hex'), x.refusal::text]
+       array[encode(x.key, 'hex'), encode(x.fingerprint, 'hex'), x.refusal::text, x.events::text, x.refusals::text]
   from unnest($2::bytea[]) as u (key) cross join lateral (
        select * from idempotency_keys where ledger_id = $1 and key = u.key offset 0) as x
 union all
@@ -38,12 +38,17 @@ select 'reference', x.sequence, null, null, null, null, array[x.reference]
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """What an idempotency key stands for: an effect, or a refusal as it was decided after `sequence`."""
+    """What an idempotency key stands for: an effect, or a refusal as it was decided after `sequence`.
+
+    The effect of a batch is `events` events from `sequence` on, and what refused its other transactions, by place.
+    """
 
     key: bytes
     fingerprint: bytes
     sequence: int
     refusal: dict[str, Any] | None = None
+    events: int | None = None
+    refusals: dict[str, dict[str, Any]] | None = None
 
 
 class Book:
@@ -90,6 +95,16 @@ class Book:
         if reference is not None:
             self.references.add(reference)
 
+    def save(self) -> tuple[Any, ...]:
+        """Where the book stands, for `restore`."""
+        state = dict(self.accounts), set(self.references), dict(self.moved)
+        return *state, len(self.events), len(self.entries)
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take back whatever was applied since."""
+        self.accounts, self.references, self.moved, events, entries = state
+        del self.events[events:], self.entries[entries:]
+
     def keep(self, row: KeyRow) -> None:
         """Freeze what a key stands for."""
         self.keys[row.key] = row
@@ -116,8 +131,8 @@ async def read_book(
             book.accounts[texts[0]] = _account(sequence, number, moment, texts)
         elif part == "key":
             key = bytes.fromhex(texts[0])
-            refusal = json.loads(texts[2]) if texts[2] else None
-            book.keys[key] = KeyRow(key, bytes.fromhex(texts[1]), sequence, refusal)
+            refusal, count, refusals = (None if text is None else json.loads(text) for text in texts[2:])
+            book.keys[key] = KeyRow(key, bytes.fromhex(texts[1]), sequence, refusal, count, refusals)
         else:
             book.references.add(texts[0])
     return book

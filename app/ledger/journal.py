@@ -53,8 +53,9 @@ with head as (
          credits_pending = excluded.credits_pending, version = excluded.version, revision = excluded.revision,
          configured_by = excluded.configured_by, latest_effective = excluded.latest_effective
 ), new_keys as (
-  insert into idempotency_keys (ledger_id, key, fingerprint, sequence, refusal)
-  select $1, u.* from unnest($46::bytea[], $47::bytea[], $48::bigint[], $49::jsonb[]) as u
+  insert into idempotency_keys (ledger_id, key, fingerprint, sequence, refusal, events, refusals)
+  select $1, u.*
+    from unnest($46::bytea[], $47::bytea[], $48::bigint[], $49::jsonb[], $50::integer[], $51::json[]) as u
    where exists (select from head)
 )
 select 1 from head
@@ -77,7 +78,7 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         *_columns(9, map(_entry_row, book.entries)),
         *_columns(4, ((e.account_id, e.late_effective, e.version, str(e.raised)) for e in late)),
         *_columns(15, map(_account_row, book.moved.values())),
-        *_columns(4, map(_key_row, book.new_keys)),
+        *_columns(6, map(_key_row, book.new_keys)),
     ]
     return await connection.fetchval(WRITE, *arguments, timeout=timeout_s) is not None
 
@@ -149,7 +150,9 @@ def _account_row(account: Account) -> tuple[Any, ...]:
 
 
 def _key_row(row: KeyRow) -> tuple[Any, ...]:
-    return row.key, row.fingerprint, row.sequence, None if row.refusal is None else json.dumps(row.refusal)
+    frozen = (None if said is None else json.dumps(said) for said in (row.refusal, row.refusals))
+    refusal, refusals = frozen
+    return row.key, row.fingerprint, row.sequence, refusal, row.events, refusals
 
 
 def _text(amount: int | None) -> str | None:

@@ -238,21 +238,20 @@ def _statement_line(row: Row[Any]) -> StatementLine:
 async def get_transaction(session: AsyncSession, ledger: str, sequence: int) -> TransactionEvent:
     """Raises `LedgerNotFound`, `TransactionNotFound` (also for the sequence of any other kind of event)."""
     ledger_id, last = await _get_head(session, ledger)
-    event = await _get_event(session, ledger_id, sequence) if sequence <= last else None
+    if sequence > last:
+        raise TransactionNotFound()
+    row = (await session.execute(_events(ledger_id).where(events.c.sequence == sequence))).one()
+    (event,) = await _read_events(session, ledger_id, [row])
     if not isinstance(event, TransactionEvent):
         raise TransactionNotFound()
     return event
 
 
-async def get_event(session: AsyncSession, ledger: str, sequence: int) -> Event:
-    """The event with a sequence that the log is known to hold. Raises `LedgerNotFound`."""
+async def get_events(session: AsyncSession, ledger: str, *, first: int, count: int) -> list[Event]:
+    """Events that the log is known to hold, from one on. Raises `LedgerNotFound`."""
     ledger_id, _ = await _get_head(session, ledger)
-    return await _get_event(session, ledger_id, sequence)
-
-
-async def _get_event(session: AsyncSession, ledger_id: int, sequence: int) -> Event:
-    row = (await session.execute(_events(ledger_id).where(events.c.sequence == sequence))).one()
-    return (await _read_events(session, ledger_id, [row]))[0]
+    query = _events(ledger_id).where(events.c.sequence >= first, events.c.sequence < first + count)
+    return await _read_events(session, ledger_id, (await session.execute(query.order_by(events.c.sequence))).all())
 
 
 async def list_transactions(

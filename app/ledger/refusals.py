@@ -12,7 +12,8 @@
     ├── BooksRefuse             the rules refuse it; frozen with its key
     │   ├── AccountExists, LimitNotMet
     │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch
-    │   └── AmountOverflow, InsufficientFunds, MaximumExceeded
+    │   ├── AmountOverflow, InsufficientFunds, MaximumExceeded
+    │   └── BatchRefused
     └── ServiceFailed           the service could not answer
         └── Overloaded, StorageUnavailable, OutcomeUnknown, InternalError
 
@@ -289,6 +290,17 @@ class MaximumExceeded(BooksRefuse):
     required: int
 
 
+@dataclass(eq=False)
+class BatchRefused(BooksRefuse):
+    """A transaction of an atomic batch was refused, and so the whole batch: `index` tells which one, from 0, and
+    `problem` why, as if it had been posted by itself. Nothing was changed."""
+
+    code = "batch_refused"
+    title = "A transaction of the batch was refused"
+    index: int
+    problem: Refusal
+
+
 class ServiceFailed(Refusal):
     """The service could not answer. Repeat the request with the same key."""
 
@@ -331,6 +343,18 @@ class InternalError(ServiceFailed):
 def _leaves(refusal: type[Refusal]) -> list[type[Refusal]]:
     below = refusal.__subclasses__()
     return [leaf for child in below for leaf in _leaves(child)] if below else [refusal]
+
+
+def freeze(refusal: Refusal) -> dict[str, Any]:
+    """A refusal as plain values, which are stored with its key."""
+    said = {name: freeze(value) if isinstance(value, Refusal) else value for name, value in refusal.fields().items()}
+    return {"code": refusal.code, **said}
+
+
+def thaw(frozen: dict[str, Any]) -> Refusal:
+    """The refusal that `freeze` was given."""
+    said = {name: thaw(value) if isinstance(value, dict) else value for name, value in frozen.items() if name != "code"}
+    return REFUSALS[frozen["code"]](**said)
 
 
 REFUSALS: dict[str, type[Refusal]] = {leaf.code: leaf for leaf in _leaves(Refusal)}

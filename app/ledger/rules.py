@@ -28,6 +28,7 @@ from app.ledger.values import (
     LedgerEvent,
     Move,
     OpenAccount,
+    PostBatch,
     Posting,
     PostTransaction,
     Side,
@@ -35,6 +36,7 @@ from app.ledger.values import (
 )
 
 AHEAD_MAX = timedelta(minutes=1)
+BATCH_POSTINGS_MAX = 2_000
 
 
 def decide(command: Command, book: Book, *, now: datetime, actor: str) -> Decision:
@@ -49,14 +51,27 @@ def decide(command: Command, book: Book, *, now: datetime, actor: str) -> Decisi
             return open_account(command, book, now=now, actor=actor)
         case CreateLedger():
             return create_ledger(command, book, now=now, actor=actor)
+        case PostBatch():
+            raise TypeError("a batch is decided by its transactions")
 
 
-def check_moves(moves: Iterable[Move]) -> None:
-    """Refuse a posting between an account and itself, which no state of the books could allow."""
+def check_moves(moves: Iterable[Move], within: str = "") -> None:
+    """Refuse a posting between an account and itself, which no state of the books could allow. `within` points at
+    the transaction in its request."""
     same = [n for n, move in enumerate(moves) if move.debit_account == move.credit_account]
     if same:
         message = "A posting needs two different accounts"
-        raise ValidationFailed([{"pointer": f"/postings/{n}/credit_account", "message": message} for n in same])
+        errors = [{"pointer": f"{within}/postings/{n}/credit_account", "message": message} for n in same]
+        raise ValidationFailed(errors[:20])
+
+
+def check_batch(batch: PostBatch) -> None:
+    """Refuse what no state of the books could allow, and a batch that would keep all others waiting."""
+    for place, transaction in enumerate(batch.transactions):
+        check_moves(transaction.moves, f"/transactions/{place}")
+    if sum(len(transaction.moves) for transaction in batch.transactions) > BATCH_POSTINGS_MAX:
+        message = f"A batch has at most {BATCH_POSTINGS_MAX} postings"
+        raise ValidationFailed([{"pointer": "/transactions", "message": message}])
 
 
 def create_ledger(command: CreateLedger, book: Book, *, now: datetime, actor: str) -> Decision:

@@ -23,9 +23,9 @@ class CreateLedger:
     description: str | None
     metadata: dict[str, str]
 
-    # What a command names: the accounts and the reference that it is decided on, and about how many rows it writes.
+    # What a command names: the accounts and references that it is decided on, and about how many rows it writes.
     paths: ClassVar[tuple[str, ...]] = ()
-    reference: ClassVar[None] = None
+    references: ClassVar[tuple[str, ...]] = ()
     weight: ClassVar[int] = 2
 
 
@@ -39,7 +39,7 @@ class OpenAccount:
     description: str | None
     metadata: dict[str, str]
 
-    reference: ClassVar[None] = None
+    references: ClassVar[tuple[str, ...]] = ()
     weight: ClassVar[int] = 3
 
     @property
@@ -72,11 +72,36 @@ class PostTransaction:
             yield move.credit_account
 
     @property
+    def references(self) -> tuple[str, ...]:
+        return () if self.reference is None else (self.reference,)
+
+    @property
     def weight(self) -> int:
         return 2 + 2 * len(self.moves)
 
 
-Command = CreateLedger | OpenAccount | PostTransaction
+@dataclass(frozen=True, slots=True)
+class PostBatch:
+    """Transactions under one key, in their order: all or none of them, or each by itself."""
+
+    transactions: tuple[PostTransaction, ...]
+    atomic: bool
+
+    @property
+    def paths(self) -> Iterator[str]:
+        for transaction in self.transactions:
+            yield from transaction.paths
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return tuple(reference for transaction in self.transactions for reference in transaction.references)
+
+    @property
+    def weight(self) -> int:
+        return sum(transaction.weight for transaction in self.transactions)
+
+
+Command = CreateLedger | OpenAccount | PostTransaction | PostBatch
 
 
 # The state that commands are decided on.

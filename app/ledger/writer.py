@@ -25,7 +25,7 @@ from app.ledger.book import Book, KeyRow, read_book
 from app.ledger.directory import Directory
 from app.ledger.journal import write_book
 from app.ledger.refusals import (
-    REFUSALS,
+    BatchRefused,
     BooksRefuse,
     IdempotencyKeyReused,
     InternalError,
@@ -36,9 +36,11 @@ from app.ledger.refusals import (
     Refusal,
     ServiceFailed,
     StorageUnavailable,
+    freeze,
+    thaw,
 )
 from app.ledger.rules import decide
-from app.ledger.values import Command, CreateLedger, Event
+from app.ledger.values import Command, CreateLedger, Event, PostBatch
 
 log = structlog.get_logger()
 
@@ -51,6 +53,8 @@ BACKOFF_S = (0.0, 0.1, 0.4, 1.0, 2.0)
 BATCH_SUBMISSIONS_MAX = 1_000
 BATCH_WEIGHT_MAX = 4_000
 QUEUE_WEIGHT_MAX = 20_000
+# From so many events on, deciding and writing are two turns of the event loop.
+LONG_BATCH = 200
 
 LOCK = "select 1 from heads where ledger_id = $1 for no key update"
 
@@ -65,17 +69,33 @@ class WriteInDoubt(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A committed effect: its event, as it was at its own sequence, and whether it is a first answer given again."""
+    """A committed effect: its event, as it was at its own sequence, and whether it is a first answer given again.
 
-    event: Event
+    Of a batch of transactions, what became of each, in order.
+    """
+
+    results: tuple[Event | Refusal, ...]
     replayed: bool
+
+    @property
+    def event(self) -> Event:
+        (event,) = self.results
+        assert not isinstance(event, Refusal)  # noqa: S101
+        return event
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An effect that an earlier batch committed."""
+    """An effect that an earlier commit made: so many events from `first` on, and refusals by their place."""
 
-    sequence: int
+    first: int
+    count: int
+    refusals: dict[int, Refusal]
+
+    def with_events(self, events: Sequence[Event]) -> Receipt:
+        remaining = iter(events)
+        places = range(self.count + len(self.refusals))
+        return Receipt(tuple(self.refusals.get(place) or next(remaining) for place in places), replayed=True)
 
 
 Outcome = Receipt | Recorded | Refusal
@@ -98,32 +118,47 @@ class Queue:
     """What waits for one ledger. Its task lives while there is something."""
 
     ledger_id: int
-    waiting: deque[Submission] = field(default_factory=deque)
+    singles: deque[Submission] = field(default_factory=deque)
+    batches: deque[Submission] = field(default_factory=deque)
     weight: int = 0
     task: asyncio.Task[None] | None = None
+    # Whether the batch before was a caller's: then the single ones that wait meanwhile go first.
+    after_batch: bool = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self.singles) + len(self.batches)
+
+    def _line(self, submission: Submission) -> deque[Submission]:
+        return self.batches if isinstance(submission.command, PostBatch) else self.singles
 
     def put(self, submission: Submission) -> None:
-        self.waiting.append(submission)
+        self._line(submission).append(submission)
         self.weight += submission.command.weight
 
     def withdraw(self, submission: Submission) -> bool:
         """Take back what no batch has taken yet; False if one has."""
-        if submission not in self.waiting:
+        line = self._line(submission)
+        if submission not in line:
             return False
-        self.waiting.remove(submission)
+        line.remove(submission)
         self.weight -= submission.command.weight
         return True
 
     def take(self) -> list[Submission]:
-        """All that waits, within the bounds of a batch; at least one."""
-        batch: list[Submission] = []
-        weight = 0
-        while self.waiting and len(batch) < BATCH_SUBMISSIONS_MAX:
-            if batch and weight + self.waiting[0].command.weight > BATCH_WEIGHT_MAX:
-                break
-            batch.append(self.waiting.popleft())
-            weight += batch[-1].command.weight
-        self.weight -= weight
+        """All single commands that wait, within the bounds of a batch; or one caller's batch, which travels by
+        itself. They take turns, so that neither keeps the other waiting."""
+        self.after_batch = bool(self.batches) and not (self.singles and self.after_batch)
+        if self.after_batch:
+            batch = [self.batches.popleft()]
+        else:
+            batch, weight = [], 0
+            while self.singles and len(batch) < BATCH_SUBMISSIONS_MAX:
+                weight += self.singles[0].command.weight
+                if batch and weight > BATCH_WEIGHT_MAX:
+                    break
+                batch.append(self.singles.popleft())
+        self.weight -= sum(submission.command.weight for submission in batch)
         return batch
 
 
@@ -149,8 +184,8 @@ class LedgerWriter:
         if isinstance(outcome, Receipt):
             return outcome
         async with self._sessions() as session:
-            event = await queries.get_event(session, ledger, outcome.sequence)
-        return Receipt(event, replayed=True)
+            events = await queries.get_events(session, ledger, first=outcome.first, count=outcome.count)
+        return outcome.with_events(events)
 
     async def drain(self) -> None:
         """Wait until everything that was submitted is answered."""
@@ -260,11 +295,13 @@ class LedgerWriter:
             ledger_id,
             keys={submission.key for submission in batch},
             paths={path for submission in batch for path in submission.command.paths},
-            references={submission.command.reference for submission in batch if submission.command.reference},
+            references={reference for submission in batch for reference in submission.command.references},
             timeout_s=self._connections.timeout_s,
         )
         outcomes = [_decide(submission, book, now) for submission in batch]
         if book.new_keys:
+            if len(book.events) > LONG_BATCH:
+                await asyncio.sleep(0)  # Deciding took its time: let others have the loop before the arrays are made.
             with _doubting():
                 if not await write_book(connection, ledger_id, book, now=now, timeout_s=self._connections.timeout_s):
                     raise RaceLost()
@@ -279,31 +316,61 @@ def _decide(submission: Submission, book: Book, now: datetime) -> Outcome:
         return _replay(submission, known, book)
     if book.sequence == 0 and not isinstance(submission.command, CreateLedger):
         return LedgerNotFound()
+    before = book.save() if isinstance(submission.command, PostBatch) else None
     try:
+        if isinstance(submission.command, PostBatch):
+            return _decide_batch(submission, submission.command, book, now)
         decision = decide(submission.command, book, now=now, actor=submission.actor)
     except BooksRefuse as refusal:
-        frozen = {"code": refusal.code, **refusal.fields()}
-        book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, frozen))
+        if before is not None:
+            book.restore(before)
+        book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, freeze(refusal)))
         return refusal
     except Exception as error:
+        if before is not None:
+            book.restore(before)
         log.exception("decision_failed", request_id=submission.request_id)
         sentry_sdk.capture_exception(error)
         return InternalError()
     book.apply(decision)
     book.keep(KeyRow(submission.key, submission.fingerprint, decision.event.sequence))
-    return Receipt(decision.event, replayed=False)
+    return Receipt((decision.event,), replayed=False)
+
+
+def _decide_batch(submission: Submission, command: PostBatch, book: Book, now: datetime) -> Receipt:
+    """Decide the transactions of a batch in their order. Raises `BatchRefused` for an atomic one, which the caller
+    then takes back."""
+    first = book.next_sequence
+    results: list[Event | Refusal] = []
+    for place, transaction in enumerate(command.transactions):
+        try:
+            decision = decide(transaction, book, now=now, actor=submission.actor)
+        except BooksRefuse as refusal:
+            if command.atomic:
+                raise BatchRefused(index=place, problem=refusal) from None
+            results.append(refusal)
+        else:
+            book.apply(decision)
+            results.append(decision.event)
+    refusals = {str(place): freeze(each) for place, each in enumerate(results) if isinstance(each, Refusal)}
+    events = len(results) - len(refusals)
+    sequence = first if events else book.sequence
+    book.keep(KeyRow(submission.key, submission.fingerprint, sequence, None, events, refusals))
+    return Receipt(tuple(results), replayed=False)
 
 
 def _replay(submission: Submission, known: KeyRow, book: Book) -> Outcome:
     if known.fingerprint != submission.fingerprint:
         return LedgerExists() if submission.key == CREATION_KEY else IdempotencyKeyReused()
     if known.refusal is not None:
-        refusal_fields = dict(known.refusal)
-        refusal = REFUSALS[refusal_fields.pop("code")](**refusal_fields)
+        refusal = thaw(known.refusal)
         refusal.replayed = True
         return refusal
+    count = 1 if known.events is None else known.events
+    refusals = {int(place): thaw(frozen) for place, frozen in (known.refusals or {}).items()}
+    recorded = Recorded(known.sequence, count, refusals)
     place = known.sequence - book.head.sequence
-    return Receipt(book.events[place - 1], replayed=True) if place > 0 else Recorded(known.sequence)
+    return recorded.with_events(book.events[place - 1 : place - 1 + count]) if place > 0 else recorded
 
 
 def _answer(submission: Submission, outcome: Outcome) -> None:

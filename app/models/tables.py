@@ -206,5 +206,8 @@ idempotency_keys = Table(
     Column("fingerprint", LargeBinary, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("refusal", JSONB),
+    # Of a batch: how many events from `sequence` on are its effect, and what refused its other transactions, by place.
+    Column("events", Integer),
+    Column("refusals", JSON),
     PrimaryKeyConstraint("ledger_id", "key", name="idempotency_keys_pkey"),
 )
