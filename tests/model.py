@@ -9,6 +9,7 @@ Requests are taken to be of the contract's form. The two static refusals that a 
 upon are answered all the same: a write without a key, and a posting from an account to itself.
 """
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Answer:
 class Refused(Exception):
     """The request is refused; unless it was told apart from the ledger's state, the refusal is frozen."""
 
-    def __init__(self, status: int, code: str, **fields: str) -> None:
+    def __init__(self, status: int, code: str, **fields: Any) -> None:
         self.answer = Answer(status, {"status": status, "code": code, **fields})
 
 
@@ -113,12 +114,24 @@ class Model:
     def post_transaction(self, ledger: str, key: str | None, body: Body) -> Answer:
         return self._write("postTransaction", self._post, ledger, key, body)
 
+    def post_transaction_batch(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("postTransactionBatch", self._post_batch, ledger, key, body, success=200)
+
     def _write(
-        self, operation: str, decide: Callable[[Book, Body], Body], ledger: str, key: str | None, body: Body
+        self,
+        operation: str,
+        decide: Callable[[Book, Body], Body],
+        ledger: str,
+        key: str | None,
+        body: Body,
+        *,
+        success: int = 201,
     ) -> Answer:
         if key is None:
             return Refused(400, "idempotency_key_required").answer
-        if any(p["debit_account"] == p["credit_account"] for p in body.get("postings", [])):
+        transactions = body.get("transactions", [body])
+        postings = [posting for each in transactions for posting in each.get("postings", [])]
+        if any(p["debit_account"] == p["credit_account"] for p in postings):
             return Refused(422, "validation_failed").answer
         if ledger not in self.books:
             return Refused(404, "ledger_not_found").answer
@@ -129,7 +142,7 @@ class Model:
                 return Refused(422, "idempotency_key_reused").answer
             return Answer(first.status, first.body, replayed=True)
         try:
-            answer = Answer(201, decide(book, body))
+            answer = Answer(success, decide(book, body))
         except Refused as refused:
             answer = refused.answer
         book.keys[key] = (meaning(operation, body), answer)
@@ -196,6 +209,20 @@ class Model:
             }
         )
         return event
+
+    def _post_batch(self, book: Book, body: Body) -> Body:
+        before = copy.deepcopy(book)
+        results: list[Body] = []
+        for place, transaction in enumerate(body["transactions"]):
+            try:
+                results.append({"transaction": self._post(book, transaction)})
+            except Refused as refused:
+                problem = refused.answer.body
+                if body.get("atomic", True):
+                    vars(book).update(vars(before))
+                    raise Refused(422, "batch_refused", index=place, problem=problem) from None
+                results.append({"problem": problem})
+        return {"results": results}
 
     def _check_accounts(self, book: Book, postings: list[Body]) -> None:
         for number, posting in enumerate(postings):
@@ -376,6 +403,10 @@ def meaning(operation: str, body: Body) -> str:
     said = {name: value for name, value in body.items() if (name, value) != ("metadata", {})}
     if "effective_at" in said:
         said["effective_at"] = instant(said["effective_at"]).isoformat()
+    if "transactions" in said:
+        said["transactions"] = [meaning("", transaction) for transaction in said["transactions"]]
+    if said.get("atomic") is True:
+        del said["atomic"]
     return operation + json.dumps(said, sort_keys=True)
 
 

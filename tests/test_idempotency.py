@@ -278,7 +278,8 @@ def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller,
 
 
 def test_every_refusal_of_the_books_is_tried_above() -> None:
-    assert {refusal.code for refusal in BooksRefuse.__subclasses__()} == set(frozen_cases())
+    # Those of a batch have a file of their own.
+    assert {refusal.code for refusal in BooksRefuse.__subclasses__()} == set(frozen_cases()) | {"batch_refused"}
 
 
 # What never came to the books leaves the key free.
@@ -446,6 +447,18 @@ GOLDEN_BODIES: dict[str, tuple[str, dict[str, str], type[BaseModel], dict[str, A
         models.PostTransactionRequest,
         TRANSACTION,
     ),
+    "a batch": (
+        "postTransactionBatch",
+        {"ledger": "golden"},
+        models.PostTransactionBatchRequest,
+        {"transactions": [TRANSACTION, {"postings": TRANSACTION["postings"][:1]}]},
+    ),
+    "a batch of each by itself": (
+        "postTransactionBatch",
+        {"ledger": "golden"},
+        models.PostTransactionBatchRequest,
+        {"transactions": [TRANSACTION], "atomic": False},
+    ),
 }
 GOLDEN = {
     "a ledger": "a04eb37483fb68aac04286ec52749757",
@@ -455,6 +468,8 @@ GOLDEN = {
     "a transaction": "eeb2992d852836c52a16688cfe69756b",
     "a transaction that says everything": "07b158a2749e905ca3c2305ec00b28bb",
     "the same transaction in another ledger": "dc38c94d11d14a427cd1716109287d62",
+    "a batch": "dade328d6bd5c1c6808bf3c78e98a91a",
+    "a batch of each by itself": "d7589d114864ba87cd122ec50cfb0055",
 }
 
 

@@ -112,6 +112,9 @@ class Books:
         sent = rewrite(body) if rewritten else body
         if operation == "createAccount":
             expected, path = self.model.create_account(self.prefix + ledger, key, sent), "accounts"
+        elif operation == "postTransactionBatch":
+            batch = self.model.post_transaction_batch(self.prefix + ledger, key, sent)
+            expected, path = batch, "transaction-batches"
         else:
             expected, path = self.model.post_transaction(self.prefix + ledger, key, sent), "transactions"
         if self.service is not None:
@@ -273,6 +276,9 @@ class Books:
 def rewrite(body: Body) -> Body:
     """The same request in other words: another order, another offset, a default said or left unsaid."""
     other = dict(reversed(body.items()))
+    if "transactions" in other:
+        transactions = [rewrite(transaction) for transaction in other["transactions"]]
+        return {"atomic": other.get("atomic", True), "transactions": transactions}
     if "effective_at" in other and "1900" < other["effective_at"] < "9000":
         zone = timezone(timedelta(hours=5, minutes=30))
         other["effective_at"] = instant(other["effective_at"]).astimezone(zone).isoformat()
@@ -854,6 +860,10 @@ class Comparison(RuleBasedStateMachine):
         if effective is not None:
             body = {**body, "effective_at": effective}
         return self.send("postTransaction", ledger, body)
+
+    @rule(target=writes, ledger=ledgers, bodies=st.lists(transactions, min_size=1, max_size=4), atomic=st.booleans())
+    def post_a_batch(self, ledger: str, bodies: list[Body], atomic: bool) -> Write:
+        return self.send("postTransactionBatch", ledger, {"transactions": bodies, "atomic": atomic})
 
     @rule(target=writes, bodies=st.lists(several_postings, min_size=1, max_size=6))
     def post_plain_transactions(self, bodies: list[list[Body]]) -> Any:
