@@ -128,7 +128,8 @@ def _codes(response: dict[str, Any]) -> list[str]:
 
 def _moves_in_a_circle(body: Any) -> bool:
     """A posting within one account, which no schema can rule out."""
-    postings = body.get("postings", []) if isinstance(body, dict) else []
+    transactions = body.get("transactions", [body]) if isinstance(body, dict) else []
+    postings = [posting for each in transactions for posting in each.get("postings", [])]
     return any(each["debit_account"] == each["credit_account"] for each in postings)
 
 

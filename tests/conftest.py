@@ -190,6 +190,9 @@ def start_processes(database: str, count: int, folder: Path, **environment: str)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        # Shown beside the failure of a test: what the processes themselves say went wrong.
+        for log in running.logs:
+            print(*(line for line in log.read_text().splitlines() if '"level": "error"' in line), sep="\n")
 
 
 def migrate(database: str) -> None:

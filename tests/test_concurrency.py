@@ -14,7 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,24 +114,24 @@ def plan(chance: random.Random, count: int) -> list[Job]:
     """So many transactions, one in ten with a key used before, and between them accounts that many want to open."""
     keys = (f"key-{number}" for number in itertools.count(1))
     fresh = [Job("postTransaction", next(keys), transaction(chance)) for _ in range(count - count // 10)]
-    planned = list(fresh)
-    for job in chance.sample(fresh, count // 10):
-        place = planned.index(job)
+    end = len(fresh)
+    placed = [(float(place), job) for place, job in enumerate(fresh)]
+    for place in chance.sample(range(end), count // 10):
+        job = fresh[place]
         match chance.randrange(10):
             case 0:  # the same key for another request
-                other = Job(job.operation, job.key, transaction(chance))
-                planned.insert(chance.randrange(place, len(planned) + 1), other)
+                placed.append((chance.uniform(place, end), replace(job, body=transaction(chance))))
             case 1 | 2 | 3:  # at once, at the other process
-                planned[place] = Job(job.operation, job.key, job.body, twin=True)
+                placed[place] = (place, replace(job, twin=True))
             case 4 | 5 | 6:  # right after, while the first is on its way
-                planned.insert(place + chance.randrange(1, CALLERS), job)
+                placed.append((chance.uniform(place, place + CALLERS), job))
             case _:  # later, when the books have moved on
-                planned.insert(chance.randrange(place, len(planned) + 1), job)
+                placed.append((chance.uniform(place, end), job))
     for number in range(count // 100):
         body = {"path": f"extra:{number}", "asset": "USD/2", "normal_side": "debit"}
-        place = chance.randrange(len(planned))
-        planned[place:place] = [Job("createAccount", next(keys), body) for _ in range(4)]
-    return planned
+        place = chance.uniform(0, end)
+        placed += [(place, Job("createAccount", next(keys), body)) for _ in range(4)]
+    return [job for _, job in sorted(placed, key=lambda item: item[0])]
 
 
 def transaction(chance: random.Random) -> Body:
