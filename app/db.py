@@ -1,4 +1,4 @@
-"""Connections: one engine for reads, one for the writer. Nothing else in the service opens any."""
+"""Connections: one engine for reads, one for the writer, one for the feed. Nothing else in the service opens any."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,6 +41,16 @@ WRITE_SETTINGS = {
     "enable_memoize": "off",
 }
 
+# The one connection of the feed, which tells other processes what was committed here and listens to them. It is idle
+# for as long as nobody writes, and what it tells is a hint that needs no disk.
+SIGNAL_SETTINGS = {
+    "application_name": "tallystick-feed",
+    "timezone": "UTC",
+    "statement_timeout": "10s",
+    "idle_session_timeout": "0",
+    "synchronous_commit": "off",
+}
+
 # What passes: the connection or the server went away, or a rival held something for too long.
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
@@ -69,7 +79,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 class WriteConnections:
-    """The writer's own pool of connections, each statement on them committing by itself."""
+    """A pool of connections of its own, for the writer or the feed, each statement on them committing by itself."""
 
     def __init__(self, engine: AsyncEngine, *, timeout_s: float) -> None:
         self._engine = engine
@@ -106,7 +116,7 @@ class WriteConnections:
 
 
 class Database:
-    """The service's two engines: `sessions` for reads, `writes` for the writer."""
+    """The service's engines: `sessions` for reads, `writes` for the writer, `signals` for the feed."""
 
     def __init__(self, settings: Settings) -> None:
         url = make_url(settings.database_url)
@@ -140,9 +150,20 @@ class Database:
                 "timeout": settings.database_timeout_s,
             },
         )
+        self._signals = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=settings.pool_timeout_s,
+            connect_args={"server_settings": SIGNAL_SETTINGS, "timeout": settings.database_timeout_s},
+        )
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
         self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
+        self.signals = WriteConnections(self._signals, timeout_s=settings.database_timeout_s)
 
     async def close(self) -> None:
         await self._reads.dispose()
         await self._writes.dispose()
+        await self._signals.dispose()

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import Database
+from app.ledger.feed import Feed
 from app.ledger.values import Command, Event
 from app.ledger.writer import LedgerWriter, Receipt, Submission
 from generated import models
@@ -18,6 +19,15 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
     database: Database = request.app.state.database
     async with database.sessions() as session:
         yield session
+
+
+async def get_sessions(request: Request) -> async_sessionmaker[AsyncSession]:
+    """Sessions for reads, for a handler that waits between them: it holds none meanwhile."""
+    return request.app.state.database.sessions
+
+
+async def get_feed(request: Request) -> Feed:
+    return request.app.state.feed
 
 
 class Submitter:
@@ -53,5 +63,7 @@ async def get_key_digest(
 
 
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(get_sessions)]
+FeedOfProcess = Annotated[Feed, Depends(get_feed)]
 Submit = Annotated[Submitter, Depends(get_submitter)]
 KeyDigest = Annotated[bytes, Depends(get_key_digest)]

@@ -3,19 +3,22 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
 
-from app.api import accounts, docs, events, health, ledgers, transactions
+from app.api import accounts, docs, events, health, ledgers, transactions, verification
 from app.api.contract import CONTRACT
 from app.api.keys import ApiKeys
 from app.api.problems import add_problem_handlers
 from app.db import Database
 from app.errors import configure_error_reports
+from app.ledger.feed import Feed
 from app.ledger.writer import LedgerWriter
 from app.logs import configure_logging
 from app.middleware import RequestMiddleware
+from app.server import STOPPING
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -32,13 +35,19 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     configure_error_reports(settings)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.database = Database(settings)
-        app.state.writer = LedgerWriter(app.state.database, clock, deadline_s=settings.write_deadline_s)
+        app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
+        app.state.writer = LedgerWriter(
+            app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell
+        )
+        app.state.feed.start()
         if not settings.actors():
             log.warning("no_api_key", detail="Serving without authentication, for development only.")
-        yield
+        # The server calls it before it waits for the requests in flight (app/server.py).
+        yield {STOPPING: app.state.feed.stop}
         await app.state.writer.drain()
+        await app.state.feed.close()
         await app.state.database.close()
 
     app = FastAPI(
@@ -54,7 +63,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
     app.add_middleware(RequestMiddleware)
     add_problem_handlers(app)
-    for resource in (transactions, accounts, ledgers, events, health, docs):
+    for resource in (transactions, accounts, ledgers, events, verification, health, docs):
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app

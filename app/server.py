@@ -10,6 +10,8 @@ from app.settings import Settings
 
 HEAD_BYTES_MAX = 64 * 1024
 HEAD_SECONDS_MAX = 10
+# The name in the lifespan's state of what the application wants called when the server begins to stop.
+STOPPING = "stopping"
 
 
 class Protocol(HttpToolsProtocol):
@@ -43,6 +45,14 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         # What follows are trailers, which must not pass for headers: the request keeps the list that it has.
         self.headers = []
+
+    def shutdown(self) -> None:
+        # The server calls this for every connection before it waits for the requests in flight: who waits for an
+        # event has to be answered now, or the stop would wait for them too. A lifespan ends only after that.
+        stopping = self.app_state.get(STOPPING)
+        if stopping is not None:
+            stopping()
+        super().shutdown()
 
     def _wait_for_head(self) -> None:
         self._head_bytes = 0

@@ -85,6 +85,9 @@ class Settings(DatabaseSettings):
     body_timeout_s: Annotated[float, Field(gt=0, le=120)] = Field(
         10.0, description="How long the body of a request may take to arrive, in seconds."
     )
+    feed_waiters_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1000, description="How many requests of a process may wait for events at once before more are `overloaded`."
+    )
 
     @model_validator(mode="after")
     def _have_keys(self) -> Settings:

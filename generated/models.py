@@ -377,6 +377,51 @@ class EventPage(BaseModel):
     sequence: EventSequence
 
 
+class VerificationCheck(BaseModel):
+    """
+    One invariant, as far as it was verified.
+    """
+
+    name: StrictStr
+    """
+    The invariant's name; more may follow.
+    """
+    checked: Annotated[int, Field(ge=0, le=9007199254740991)]
+    """
+    How many events, postings, entries, accounts or guards were looked at.
+    """
+    offenders: Annotated[int, Field(ge=0, le=9007199254740991)]
+    """
+    How many of them break the invariant.
+    """
+    first_offender: StrictStr | None
+    """
+    The first of them, for people; null if there is none.
+    """
+
+
+class VerificationReport(BaseModel):
+    """
+    The invariants over a range of the log, recomputed from the rows.
+    """
+
+    ledger: LedgerName
+    from_sequence: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    The first event of the range.
+    """
+    to_sequence: Annotated[int, Field(ge=0, le=9007199254740991)]
+    """
+    The last event of the range; one less than `from_sequence` if the range is empty.
+    """
+    checks: list[VerificationCheck]
+    next_after_sequence: Annotated[int, Field(ge=0, le=9007199254740991)]
+    """
+    Pass it as `after_sequence` to go on.
+    """
+    sequence: EventSequence
+
+
 class FieldError(BaseModel):
     pointer: StrictStr
     """
@@ -424,6 +469,12 @@ type AfterSequenceParameter = Annotated[int, Field(ge=0, le=9007199254740991)]
 
 
 type LimitParameter = Annotated[int, Field(ge=1, le=1000)]
+
+
+type WaitSecondsParameter = Annotated[int, Field(ge=0, le=25)]
+
+
+type VerificationLimitParameter = Annotated[int, Field(ge=1, le=10000)]
 
 
 type CursorParameter = Annotated[StrictStr, Field(max_length=1024, min_length=1, pattern="^[A-Za-z0-9_-]+$")]

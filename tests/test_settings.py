@@ -237,6 +237,7 @@ def test_settings_never_change() -> None:
         ("database_timeout_s", (0, 61)),
         ("write_deadline_s", (0, 121)),
         ("body_timeout_s", (0, 121)),
+        ("feed_waiters_max", (0, 100_001)),
         ("development", ("perhaps",)),
     ],
 )

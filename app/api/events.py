@@ -1,11 +1,15 @@
 """The log of a ledger, and its feed."""
 
-from typing import Annotated
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
 
 from app.api.contract import ContractRoute
-from app.deps import Session
+from app.deps import FeedOfProcess, Sessions
 from app.ledger import queries
 from generated import models
 
@@ -15,8 +19,40 @@ router = APIRouter(route_class=ContractRoute, tags=["Events"])
 @router.get("/v1/ledgers/{ledger}/events", operation_id="listEvents", response_model=models.EventPage)
 async def list_events(
     ledger: models.LedgerName,
-    session: Session,
+    sessions: Sessions,
+    feed: FeedOfProcess,
+    request: Request,
     after_sequence: Annotated[models.AfterSequenceParameter, Query()] = 0,
     limit: Annotated[models.LimitParameter, Query()] = 100,
+    wait_seconds: Annotated[models.WaitSecondsParameter, Query()] = 0,
 ) -> queries.LogPage:
-    return await queries.list_events(session, ledger, after=after_sequence, limit=limit)
+    async with sessions() as session:
+        page = await queries.list_events(session, ledger, after=after_sequence, limit=limit)
+    if page.items or not wait_seconds:
+        return page
+    following = feed.list_next_events(ledger, after=after_sequence, limit=limit, wait_s=wait_seconds)
+    return await _unless_gone(request, following)
+
+
+async def _unless_gone[Answer](request: Request, answer: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer; or `ClientDisconnect`, with nothing left behind, if its client goes away first."""
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return await answering
+        raise ClientDisconnect()
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    # A GET has no body to wait for: what comes, if anything, is passed over.
+    with suppress(ClientDisconnect):
+        async for _ in request.stream():
+            pass
+        while (await request.receive())["type"] != "http.disconnect":
+            pass

@@ -130,6 +130,12 @@ async def _get_head(session: AsyncSession, ledger: str) -> tuple[int, int]:
     return row.ledger_id, row.sequence
 
 
+async def get_ledger_id(session: AsyncSession, name: str) -> int:
+    """Raises `LedgerNotFound`."""
+    ledger_id, _ = await _get_head(session, name)
+    return ledger_id
+
+
 # Accounts
 
 

@@ -165,7 +165,17 @@ class Queue:
 class LedgerWriter:
     """Carries submissions out, ledger by ledger. One per process, on its event loop."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], *, deadline_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        *,
+        deadline_s: float,
+        tell: Callable[[int, int], None] = lambda ledger_id, sequence: None,
+    ) -> None:
+        self._tell = tell
+        # The sequence that each ledger's log will have come to when the batch under way is committed.
+        self._grown: dict[int, int] = {}
         self._connections = database.writes
         self._directory = Directory(database.writes)
         self._sessions = database.sessions
@@ -250,6 +260,8 @@ class LedgerWriter:
                     return
         for submission, outcome in zip(batch, outcomes, strict=True):
             _answer(submission, outcome)
+        if ledger_id in self._grown:
+            self._tell(ledger_id, self._grown.pop(ledger_id))
 
     async def _commit(self, ledger_id: int, batch: Sequence[Submission]) -> list[Outcome]:
         """Run the batch until it is known to be committed, a few times at most.
@@ -305,6 +317,8 @@ class LedgerWriter:
             with _doubting():
                 if not await write_book(connection, ledger_id, book, now=now, timeout_s=self._connections.timeout_s):
                     raise RaceLost()
+            if book.events:
+                self._grown[ledger_id] = book.sequence
             log.debug("batch_written", events=len(book.events), sequence=book.sequence)
         return outcomes
 

@@ -1,0 +1,185 @@
+"""The feed's waiting: who has read a log to its end is woken when it grows, whichever process made it grow.
+
+Three ways lead to a waiter, each slower and surer than the one before. A commit in this process wakes it directly.
+A commit in another is told by NOTIFY: sent after the commit, on a connection of its own, gathered for 20 ms; it is
+a hint that may be lost. And once a second one statement looks at the heads of all ledgers that are waited for: what
+that net finds needs neither the hint nor a LISTEN that works, as behind pgbouncer in transaction mode.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from dataclasses import dataclass, field
+
+import structlog
+from asyncpg import Connection
+from sqlalchemy import select
+
+from app.db import Database
+from app.ledger import queries
+from app.ledger.refusals import Overloaded
+from app.models import heads
+
+log = structlog.get_logger()
+
+CHANNEL = "tallystick_feed"
+NOTIFY = "select pg_notify('tallystick_feed', payload) from unnest($1::text[]) as u (payload)"
+GATHER_SECONDS = 0.02
+LOOK_SECONDS = 1.0
+RECONNECT_SECONDS = 1.0
+# How long the connection may say nothing before it is asked whether it is still there.
+SILENCE_SECONDS_MAX = 30.0
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """Somebody who has read a log up to `after`."""
+
+    after: int
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Feed:
+    """Wakes who waits for a log to grow. One per process, on its event loop."""
+
+    def __init__(self, database: Database, *, waiters_max: int) -> None:
+        self._sessions = database.sessions
+        self._signals = database.signals
+        self._waiters_max = waiters_max
+        self._waiters: dict[int, set[Waiter]] = {}
+        self._count = 0
+        # The last sequence of each ledger that other processes have yet to be told of.
+        self._unsent: dict[int, int] = {}
+        self._has_unsent = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    def start(self) -> None:
+        for each in (self._keep_signalling, self._keep_looking):
+            self._tasks.append(asyncio.create_task(each(), context=Context()))
+
+    def stop(self) -> None:
+        """Answer everybody who waits, and let nobody wait any more."""
+        self._stopping = True
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.news.set()
+
+    async def close(self) -> None:
+        self.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def tell(self, ledger_id: int, sequence: int) -> None:
+        """A log has come to this sequence, committed. Costs its caller nothing but this."""
+        self._wake(ledger_id, sequence)
+        self._unsent[ledger_id] = sequence
+        self._has_unsent.set()
+
+    async def list_next_events(self, ledger: str, *, after: int, limit: int, wait_s: float) -> queries.LogPage:
+        """The log after a sequence, as soon as it holds anything there; an empty page if it does not in time.
+
+        No session is held while waiting. Raises what `list_events` does, and `Overloaded` if too many wait.
+        """
+        deadline = asyncio.get_running_loop().time() + wait_s
+        async with self._sessions() as session:
+            ledger_id = await queries.get_ledger_id(session, ledger)
+        with self._watch(ledger_id, after) as waiter:
+            # Read only under watch: what came before it had nobody to wake.
+            page = await self._read(ledger, after, limit)
+            while not page.items and not self._stopping and not await _is_late(deadline, waiter.news):
+                if self._stopping:
+                    break
+                waiter.news.clear()
+                page = await self._read(ledger, after, limit)
+            return page
+
+    async def _read(self, ledger: str, after: int, limit: int) -> queries.LogPage:
+        async with self._sessions() as session:
+            return await queries.list_events(session, ledger, after=after, limit=limit)
+
+    @contextmanager
+    def _watch(self, ledger_id: int, after: int) -> Iterator[Waiter]:
+        if self._count >= self._waiters_max:
+            raise Overloaded()
+        waiter = Waiter(after)
+        self._count += 1
+        self._waiters.setdefault(ledger_id, set()).add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._count -= 1
+            waiters = self._waiters[ledger_id]
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[ledger_id]
+
+    def _wake(self, ledger_id: int, sequence: int) -> None:
+        for waiter in self._waiters.get(ledger_id, ()):
+            if waiter.after < sequence:
+                waiter.news.set()
+
+    async def _keep_looking(self) -> None:
+        """The net under the notifications: one look for all who wait."""
+        while not self._stopping:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._waiters:
+                continue
+            query = select(heads.c.ledger_id, heads.c.sequence).where(heads.c.ledger_id.in_(list(self._waiters)))
+            try:
+                async with self._sessions() as session:
+                    found = (await session.execute(query)).all()
+            except Exception as error:
+                log.warning("feed_look_failed", error=type(error).__name__)
+                continue
+            for ledger_id, sequence in found:
+                self._wake(ledger_id, sequence)
+
+    async def _keep_signalling(self) -> None:
+        """Hold the connection that tells other processes and hears from them; make it again when it is lost."""
+        lost = False
+        while not self._stopping:
+            try:
+                async with self._signals.acquire() as connection:
+                    if lost:
+                        log.info("feed_connected_again")
+                    lost = False
+                    await self._signal(connection)
+            except Exception as error:
+                if not lost:
+                    log.warning("feed_connection_lost", error=type(error).__name__)
+                lost = True
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _signal(self, connection: Connection) -> None:
+        own = connection.get_server_pid()
+
+        def hear(_: object, sender: int, __: str, payload: object) -> None:
+            # Anybody with access to the database may send on the channel; what is not ours wakes nobody.
+            with suppress(ValueError):
+                ledger_id, sequence = map(int, str(payload).split(" "))
+                if sender != own:
+                    self._wake(ledger_id, sequence)
+
+        connection.add_termination_listener(lambda _: self._has_unsent.set())
+        await connection.add_listener(CHANNEL, hear)
+        while not self._stopping:
+            await _is_late(asyncio.get_running_loop().time() + SILENCE_SECONDS_MAX, self._has_unsent)
+            self._has_unsent.clear()
+            unsent, self._unsent = self._unsent, {}
+            payloads = [f"{ledger_id} {sequence}" for ledger_id, sequence in unsent.items()]
+            # With nothing to tell it asks only whether the connection is still there.
+            await connection.execute(NOTIFY, payloads, timeout=self._signals.timeout_s)
+            await asyncio.sleep(GATHER_SECONDS)
+
+
+async def _is_late(deadline: float, news: asyncio.Event) -> bool:
+    """Wait for news until a time of the event loop; whether that passed without any."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await news.wait()
+    except TimeoutError:
+        return True
+    return False

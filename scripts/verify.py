@@ -1,0 +1,88 @@
+"""Verify the invariants of a ledger from its rows, while others write: `scripts/verify [LEDGER]`.
+
+Reads the database that DATABASE_URL names, in short pages, and changes nothing. Prints each invariant with how much
+was looked at, how many offenders there are, and the first of them. Exits with 1 if there is any.
+"""
+
+import argparse
+import asyncio
+import sys
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from tqdm import tqdm
+
+from app.db import Database, is_transient
+from app.ledger.refusals import LedgerNotFound
+from app.ledger.verify import VerificationReport, verify_ledger
+from app.models import heads, ledgers
+from app.settings import Settings
+
+
+def main() -> None:
+    arguments = _parse_arguments()
+    try:
+        settings = Settings(api_key="", development=True)  # it lets nobody in, so it needs no key
+    except ValidationError as error:
+        sys.exit(str(error))
+    try:
+        sound = asyncio.run(_verify(Database(settings), arguments.ledger))
+    except LedgerNotFound:
+        sys.exit(f"There is no ledger of the name {arguments.ledger}.")
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        sys.exit(f"Cannot read the database that DATABASE_URL names: {type(error).__name__}")
+    sys.exit(0 if sound else 1)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ledger", nargs="?", help="the name of a ledger (default: all of them)")
+    return parser.parse_args()
+
+
+async def _verify(database: Database, only: str | None) -> bool:
+    """Verify and print each ledger; whether none has an offender."""
+    try:
+        async with database.sessions() as session:
+            query = select(ledgers.c.name, heads.c.sequence).join(heads, heads.c.ledger_id == ledgers.c.ledger_id)
+            query = query.where(heads.c.sequence > 0).order_by(ledgers.c.name)
+            found = [row for row in await session.execute(query) if only in (None, row.name)]
+        if only is not None and not found:
+            raise LedgerNotFound()
+        sound = True
+        for name, sequence in found:
+            report = await _verify_one(database, name, sequence)
+            _print_report(report)
+            sound = sound and not any(check.offenders for check in report.checks)
+        return sound
+    finally:
+        await database.close()
+
+
+async def _verify_one(database: Database, name: str, sequence: int) -> VerificationReport:
+    with tqdm(total=2 * sequence, desc=name, unit=" events", disable=None) as bar:
+
+        def advance(what: str, done: int) -> None:
+            # The accounts are walked after the events; each has the number of the event that opened it.
+            bar.update(max(0, done + (sequence if what == "accounts" else 0) - bar.n))
+
+        report = await verify_ledger(database.sessions, name, progress=advance)
+        bar.update(max(0, bar.total - bar.n))
+        return report
+
+
+def _print_report(report: VerificationReport) -> None:
+    print(f"\n{report.ledger}, events {report.from_sequence} to {report.to_sequence}")
+    width = max(len(check.name) for check in report.checks)
+    print(f"  {'invariant':<{width}}  {'checked':>12}  {'offenders':>9}  first offender")
+    for check in report.checks:
+        first = check.first_offender or ""
+        print(f"  {check.name:<{width}}  {check.checked:>12}  {check.offenders:>9}  {first}".rstrip())
+
+
+if __name__ == "__main__":
+    main()
