@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
 
-from app.wire import Amount, Balance, Counter, NullableBalance, Timestamp, Total
+from app.wire import Amount, Balance, Counter, NullableBalance, SeenRevision, Timestamp, Total
 
 type LedgerName = Annotated[
     StrictStr, Field(examples=["main"], max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -94,6 +94,14 @@ type Side = Literal["debit", "credit"]
 type Order = Literal["newest", "oldest"]
 
 
+type AccountStatus = Literal["open", "frozen", "closed"]
+"""
+Open unless said otherwise. Only an open account takes postings; a closed one has a posted balance of zero
+and nothing pending.
+
+"""
+
+
 class Health(BaseModel):
     status: StrictStr
     """
@@ -163,6 +171,22 @@ class CreateAccountRequest(BaseModel):
     metadata: Metadata | MISSING = MISSING
 
 
+class UpdateAccountRequest(BaseModel):
+    """
+    An account's whole configuration; what is left out is none afterwards.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    revision: SeenRevision
+    status: AccountStatus | MISSING = MISSING
+    minimum_balance: Balance | MISSING = MISSING
+    maximum_balance: Balance | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
 class AccountConfiguration(BaseModel):
     """
     An account's configuration as one event of the log recorded it.
@@ -173,7 +197,7 @@ class AccountConfiguration(BaseModel):
     normal_side: Side
     status: StrictStr
     """
-    `open`; more may follow.
+    `open`, `frozen` or `closed`; more may follow.
     """
     minimum_balance: NullableBalance | None
     """
@@ -203,7 +227,7 @@ class Account(BaseModel):
     normal_side: Side
     status: StrictStr
     """
-    `open`; more may follow.
+    `open`, `frozen` or `closed`; more may follow.
     """
     minimum_balance: NullableBalance | None
     """
@@ -340,7 +364,8 @@ class TransactionPage(BaseModel):
 class Event(BaseModel):
     """
     One event of the log. Its `kind` tells which of `ledger`, `account` and `transaction` says what happened:
-    `ledger_created` has `ledger`, `account_opened` has `account`, `transaction_posted` has `transaction`.
+    `ledger_created` has `ledger`, `account_opened` and `account_changed` have `account`,
+    `transaction_posted` has `transaction`.
     More kinds may follow.
 
     """

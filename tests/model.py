@@ -110,11 +110,23 @@ class Model:
     def create_account(self, ledger: str, key: str | None, body: Body) -> Answer:
         return self._write("createAccount", self._open_account, ledger, key, body)
 
+    def update_account(self, ledger: str, account: str, key: str | None, body: Body) -> Answer:
+        def decide(book: Book, body: Body) -> Body:
+            return self._change_account(book, account, body)
+
+        return self._write(f"updateAccount {account}", decide, ledger, key, body, status=200)
+
     def post_transaction(self, ledger: str, key: str | None, body: Body) -> Answer:
         return self._write("postTransaction", self._post, ledger, key, body)
 
     def _write(
-        self, operation: str, decide: Callable[[Book, Body], Body], ledger: str, key: str | None, body: Body
+        self,
+        operation: str,
+        decide: Callable[[Book, Body], Body],
+        ledger: str,
+        key: str | None,
+        body: Body,
+        status: int = 201,
     ) -> Answer:
         if key is None:
             return Refused(400, "idempotency_key_required").answer
@@ -129,9 +141,11 @@ class Model:
                 return Refused(422, "idempotency_key_reused").answer
             return Answer(first.status, first.body, replayed=True)
         try:
-            answer = Answer(201, decide(book, body))
+            answer = Answer(status, decide(book, body))
         except Refused as refused:
             answer = refused.answer
+            if answer.status == 404:  # what is not there yet may come: the key stays free
+                return answer
         book.keys[key] = (meaning(operation, body), answer)
         return answer
 
@@ -159,6 +173,38 @@ class Model:
         book.events.append({**event, "account": opened})
         book.accounts[body["path"]] = Account(opened)
         return opened
+
+    def _change_account(self, book: Book, path: str, body: Body) -> Body:
+        if path not in book.accounts:
+            raise Refused(404, "account_not_found")
+        account = book.accounts[path]
+        before, status = account.opened, body.get("status", "open")
+        if body["revision"] != before["revision"]:
+            raise Refused(409, "revision_conflict", pointer="/revision")
+        posted = account.posted(debits=account.debits, credits=account.credits)
+        if "minimum_balance" in body and posted < int(body["minimum_balance"]):
+            raise Refused(422, "limit_not_met", pointer="/minimum_balance")
+        if "maximum_balance" in body and posted > int(body["maximum_balance"]):
+            raise Refused(422, "limit_not_met", pointer="/maximum_balance")
+        if {before["status"], status} == {"frozen", "closed"}:
+            raise Refused(422, f"account_{before['status']}", account=path)
+        if status == "closed" and posted != 0:
+            raise Refused(422, "account_not_empty", account=path)
+        event = book.record("account_changed", self.now, self.actor)
+        # The configuration in force takes the place of the one that the account was opened with.
+        account.opened = {
+            **before,
+            "status": status,
+            "minimum_balance": body.get("minimum_balance"),
+            "maximum_balance": body.get("maximum_balance"),
+            "description": body.get("description"),
+            "metadata": body.get("metadata", {}),
+            "revision": before["revision"] + 1,
+            "sequence": event["sequence"],
+            "recorded_at": event["recorded_at"],
+        }
+        book.events.append({**event, "account": account.opened})
+        return account.opened
 
     def _post(self, book: Book, body: Body) -> Body:
         event = book.record("transaction_posted", self.now, self.actor)
@@ -209,6 +255,11 @@ class Model:
             )
             if debited.opened["asset"] != credited.opened["asset"]:
                 raise Refused(422, "asset_mismatch", pointer=f"/postings/{number}")
+        for status in ("closed", "frozen"):
+            for posting in postings:
+                for path in (posting["debit_account"], posting["credit_account"]):
+                    if book.accounts[path].opened["status"] == status:
+                        raise Refused(422, f"account_{status}", account=path)
 
     def _check_limits(self, book: Book, postings: list[Body]) -> None:
         """Judge the result of the whole transaction, account by account as the postings name them."""
@@ -373,7 +424,8 @@ def instant(text: str) -> datetime:
 
 def meaning(operation: str, body: Body) -> str:
     """The same text for two requests if and only if they ask for the same."""
-    said = {name: value for name, value in body.items() if (name, value) != ("metadata", {})}
+    defaults = ("metadata", {}), ("status", "open")
+    said = {name: value for name, value in body.items() if (name, value) not in defaults}
     if "effective_at" in said:
         said["effective_at"] = instant(said["effective_at"]).isoformat()
     return operation + json.dumps(said, sort_keys=True)

@@ -104,14 +104,28 @@ class Books:
             self._compare(expected, got, write=(ledger, ""))
         return expected
 
-    def write(self, operation: str, ledger: str, key: str | None, body: Body, *, rewritten: bool = False) -> Answer:
+    def write(
+        self,
+        operation: str,
+        ledger: str,
+        key: str | None,
+        body: Body,
+        *,
+        rewritten: bool = False,
+        account: str = "",
+    ) -> Answer:
         sent = rewrite(body) if rewritten else body
-        if operation == "createAccount":
-            expected, path = self.model.create_account(self.prefix + ledger, key, sent), "accounts"
-        else:
-            expected, path = self.model.post_transaction(self.prefix + ledger, key, sent), "transactions"
+        method, name = "POST", self.prefix + ledger
+        match operation:
+            case "createAccount":
+                expected, path = self.model.create_account(name, key, sent), "/accounts"
+            case "updateAccount":
+                expected = self.model.update_account(name, account, key, sent)
+                method, path = "PUT", f"/accounts/{account}"
+            case _:
+                expected, path = self.model.post_transaction(name, key, sent), "/transactions"
         if self.service is not None:
-            got = self._send("POST", f"/{self.prefix}{ledger}/{path}", body=sent, key=key)
+            got = self._send(method, f"/{name}{path}", body=sent, key=key)
             self._compare(expected, got, write=(ledger, key or ""))
         return expected
 
@@ -124,6 +138,9 @@ class Books:
     def post(self, *postings: tuple[str, str, int], key: str | None = "", **fields: Any) -> Answer:
         moves = [{"debit_account": d, "credit_account": c, "amount": str(amount)} for d, c, amount in postings]
         return self.write("postTransaction", "main", self._key(key), {"postings": moves, **fields})
+
+    def update(self, path: str, revision: int, *, key: str | None = "", **fields: Any) -> Answer:
+        return self.write("updateAccount", "main", self._key(key), {"revision": revision, **fields}, account=path)
 
     def _key(self, key: str | None) -> str | None:
         return secrets.token_hex(8) if key == "" else key
@@ -277,6 +294,8 @@ def rewrite(body: Body) -> Body:
         other["effective_at"] = instant(other["effective_at"]).astimezone(zone).isoformat()
     if other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
         other["metadata"] = {}
+    if "revision" in other and other.get("status", "open") == "open" and other.pop("status", None) is None:
+        other["status"] = "open"
     if "postings" in other:
         other["postings"] = [dict(reversed(posting.items())) for posting in other["postings"]]
     return other
@@ -708,6 +727,153 @@ def test_what_is_not_there_is_not_found(books: Books) -> None:
         assert refusal(books.read_list(Listing(kind, "other", "a"), 5)) == not_found
 
 
+# The life of an account
+
+
+def test_an_account_is_reconfigured_whole_and_keeps_its_balances(books: Books) -> None:
+    books.open("wallet", "credit", minimum_balance="-5", description="Old", metadata={"k": "v"})
+    books.open("bank")
+    books.post(("bank", "wallet", 5))
+    books.advance(1)
+    answer = books.update("wallet", 1, maximum_balance="10", metadata={"l": "w"})
+    assert (answer.status, answer.body) == (
+        200,
+        {
+            "path": "wallet",
+            "asset": "USD/2",
+            "normal_side": "credit",
+            "status": "open",
+            "minimum_balance": None,
+            "maximum_balance": "10",
+            "description": None,
+            "metadata": {"l": "w"},
+            "revision": 2,
+            "sequence": 5,
+            "recorded_at": START + timedelta(seconds=1),
+        },
+    )
+    event = books.read_events(4, 1).body["items"][0]
+    assert (event["kind"], event["account"]) == ("account_changed", answer.body)
+    after = books.read_account("wallet").body
+    assert [after[name] for name in ("revision", "version", "posted", "maximum_balance")] == [2, 1, "5", "10"]
+    assert books.post(("wallet", "bank", 50)).status == 201
+    assert refusal(books.post(("bank", "wallet", 56)), "required") == ["maximum_exceeded", "56"]
+
+
+def test_a_reconfiguration_names_the_revision_that_it_saw(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    stale = ["revision_conflict", "/revision"]
+    assert refusal(books.update("a", 2), "pointer") == stale
+    assert books.update("a", 1).body["revision"] == 2
+    assert refusal(books.update("a", 1, minimum_balance="9"), "pointer") == stale
+    assert refusal(books.update("a", 2**53 - 1), "pointer") == stale
+    assert books.update("a", 2).body["revision"] == 3
+    assert books.update("b", 1).status == 200
+
+
+def test_a_busy_accounts_balances_do_not_move_its_revision(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    for _ in range(3):
+        books.post(("a", "b", 1))
+    assert books.update("a", 1, minimum_balance="3").status == 200
+    assert books.read_account("a").body["version"] == 3
+
+
+def test_an_account_that_is_not_there_is_not_found_and_leaves_the_key_free(books: Books) -> None:
+    assert refusal(books.update("a", 1, key="k")) == ["account_not_found"]
+    assert refusal(books.update("a", 1, key="k", minimum_balance="0")) == ["account_not_found"]
+    books.open("a")
+    answer = books.update("a", 1, key="k")
+    assert (answer.status, answer.replayed) == (200, False)
+    assert refusal(books.update("b", 1, key="k")) == ["idempotency_key_reused"]
+    body = {"revision": 1}
+    assert refusal(books.write("updateAccount", "other", "k", body, account="a")) == ["ledger_not_found"]
+
+
+def test_limits_that_present_balances_break_are_refused(books: Books) -> None:
+    books.open("wallet", "credit")
+    books.open("bank")
+    books.post(("bank", "wallet", 5))
+    minimum, maximum = ["limit_not_met", "/minimum_balance"], ["limit_not_met", "/maximum_balance"]
+    assert refusal(books.update("wallet", 1, minimum_balance="6"), "pointer") == minimum
+    assert refusal(books.update("wallet", 1, maximum_balance="4"), "pointer") == maximum
+    assert refusal(books.update("wallet", 1, minimum_balance="6", maximum_balance="4"), "pointer") == minimum
+    assert books.update("wallet", 1, minimum_balance="5", maximum_balance="5").status == 200
+    assert refusal(books.post(("bank", "wallet", 1))) == ["maximum_exceeded"]
+    assert refusal(books.post(("wallet", "bank", 1))) == ["insufficient_funds"]
+
+
+def test_only_an_open_account_takes_postings(books: Books) -> None:
+    for path in ("a", "b", "c"):
+        books.open(path)
+    assert books.update("a", 1, status="frozen").body["status"] == "frozen"
+    assert books.update("b", 1, status="closed").body["status"] == "closed"
+    assert books.read_account("a").body["status"] == "frozen"
+    assert refusal(books.post(("a", "c", 1)), "account") == ["account_frozen", "a"]
+    assert refusal(books.post(("c", "b", 1)), "account") == ["account_closed", "b"]
+    assert refusal(books.post(("a", "c", 1), ("c", "b", 1)), "account") == ["account_closed", "b"]
+    assert books.update("a", 2).body["status"] == "open"
+    assert books.update("b", 2, status="open").body["status"] == "open"
+    assert books.post(("a", "b", 1)).status == 201
+
+
+def test_an_account_closes_only_when_it_is_empty(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 5))
+    assert refusal(books.update("a", 1, status="closed"), "account") == ["account_not_empty", "a"]
+    assert refusal(books.update("b", 1, status="closed"), "account") == ["account_not_empty", "b"]
+    books.post(("b", "a", 5))
+    assert books.update("a", 1, status="closed", description="Done").status == 200
+    assert books.update("a", 2, status="closed", description="Done with").body["revision"] == 3
+    assert refusal(books.update("a", 3, status="closed", minimum_balance="1")) == ["limit_not_met"]
+
+
+def test_between_frozen_and_closed_an_account_passes_through_open(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 5))
+    books.update("a", 1, status="frozen")
+    assert books.update("a", 2, status="frozen").body["revision"] == 3
+    assert refusal(books.update("a", 3, status="closed"), "account") == ["account_frozen", "a"]
+    books.update("a", 3)
+    books.post(("b", "a", 5))
+    books.update("a", 4, status="closed")
+    assert refusal(books.update("a", 5, status="frozen"), "account") == ["account_closed", "a"]
+    assert books.update("a", 5).status == 200
+    assert books.update("a", 6, status="frozen").status == 200
+
+
+def test_account_writes_are_refused_in_the_published_order(books: Books) -> None:
+    """One request has every fault; as each is mended, the next one is answered."""
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 5))
+    books.update("a", 1, status="frozen")
+    wrong = {"status": "closed", "minimum_balance": "6"}
+    assert refusal(books.update("c", 1, **wrong)) == ["account_not_found"]
+    assert refusal(books.update("a", 1, **wrong)) == ["revision_conflict"]
+    assert refusal(books.update("a", 2, **wrong)) == ["limit_not_met"]
+    assert refusal(books.update("a", 2, status="closed")) == ["account_frozen"]
+    books.update("a", 2)
+    assert refusal(books.update("a", 3, status="closed")) == ["account_not_empty"]
+
+
+def test_a_reconfiguration_replayed_shows_its_own_event(books: Books) -> None:
+    books.open("a")
+    first = books.update("a", 1, key="k", minimum_balance="-9", metadata={"b": "1", "a": "2"})
+    conflict = books.update("a", 1, key="c")
+    books.advance(5)
+    books.update("a", 2, status="frozen")
+    again = books.update("a", 1, key="k", minimum_balance="-9", metadata={"a": "2", "b": "1"}, status="open")
+    assert again == Answer(200, first.body, replayed=True)
+    assert books.update("a", 1, key="c", metadata={}) == Answer(409, conflict.body, replayed=True)
+    assert refusal(books.update("a", 1, key="k", minimum_balance="-9")) == ["idempotency_key_reused"]
+    assert refusal(books.update("a", 1, key="c", status="closed")) == ["idempotency_key_reused"]
+
+
 # What hypothesis comes upon
 
 LEDGERS = ["a", "_", "B"]
@@ -755,6 +921,15 @@ accounts = st.fixed_dictionaries(
         **texts_and_metadata,
     },
 )
+configurations = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": st.sampled_from(["open", "open", "frozen", "closed"]),
+        "minimum_balance": balances.map(lambda balance: str(min(balance, 5))),
+        "maximum_balance": balances.map(lambda balance: str(max(balance, -5))),
+        **texts_and_metadata,
+    },
+)
 transactions = st.fixed_dictionaries(
     {"postings": several_postings},
     optional={
@@ -782,6 +957,7 @@ class Write:
     ledger: str
     key: str
     body: Body
+    account: str = ""
 
 
 @dataclass(frozen=True)
@@ -837,13 +1013,20 @@ class Comparison(RuleBasedStateMachine):
         """What moves the balances on is what makes the rest worth asking."""
         return multiple(*(self.send("postTransaction", LEDGERS[0], {"postings": body}) for body in bodies))
 
+    @rule(target=writes, ledger=ledgers, path=paths, stale=st.sampled_from([0] * 9 + [1]), body=configurations)
+    def update_account(self, ledger: str, path: str, stale: int, body: Body) -> Write:
+        book = self.books.model.books.get(self.books.prefix + ledger)
+        known = book.accounts.get(path) if book else None
+        revision = (known.opened["revision"] if known else 1) + stale
+        return self.send("updateAccount", ledger, {"revision": revision, **body}, account=path)
+
     @rule(write=writes, rewritten=st.booleans())
     def retry(self, write: Write, rewritten: bool) -> None:
-        self.send(write.operation, write.ledger, write.body, key=write.key, rewritten=rewritten)
+        self.send(write.operation, write.ledger, write.body, key=write.key, rewritten=rewritten, account=write.account)
 
     @rule(target=writes, write=writes, other=writes)
     def use_a_key_for_another_request(self, write: Write, other: Write) -> Write:
-        return self.send(other.operation, other.ledger, other.body, key=write.key)
+        return self.send(other.operation, other.ledger, other.body, key=write.key, account=other.account)
 
     @rule(seconds=st.sampled_from([*SECONDS, *(-seconds for seconds in SECONDS)]))
     def move_the_clock(self, seconds: float) -> None:
@@ -882,13 +1065,20 @@ class Comparison(RuleBasedStateMachine):
             self.compared(self.books.refuse_cursor, listing, page.cursor)
 
     def send(
-        self, operation: str, ledger: str, body: Body, *, key: str | None = None, rewritten: bool = False
+        self,
+        operation: str,
+        ledger: str,
+        body: Body,
+        *,
+        key: str | None = None,
+        rewritten: bool = False,
+        account: str = "",
     ) -> Write:
         if key is None:
             self.keys += 1
             key = f"k{self.keys}"
-        self.compared(self.books.write, operation, ledger, key, body, rewritten=rewritten)
-        return Write(operation, ledger, key, body)
+        self.compared(self.books.write, operation, ledger, key, body, rewritten=rewritten, account=account)
+        return Write(operation, ledger, key, body, account)
 
     def read_page(self, listing: Listing, limit: int, **position: Any) -> Any:
         cursor, after = self.compared(self.books.read_page, listing, limit, **position)
@@ -926,7 +1116,12 @@ def check_the_end(books: Books) -> None:
         for account in accounts:
             sums.setdefault(account["asset"], 0)
             sums[account["asset"]] += int(account["debits_posted"]) - int(account["credits_posted"])
-            check_statement(account, read_whole_list(books, Listing("entries", ledger, account["path"], "oldest")))
+            changes = [event["account"] for event in events if event.get("account", {}).get("path") == account["path"]]
+            assert [change["revision"] for change in changes] == list(range(1, account["revision"] + 1))
+            in_force = {name: value for name, value in changes[-1].items() if name in account and name != "sequence"}
+            assert account | in_force == account
+            lines = read_whole_list(books, Listing("entries", ledger, account["path"], "oldest"))
+            check_statement(account, lines, changes)
         assert set(sums.values()) <= {0}
 
 
@@ -950,12 +1145,14 @@ def read_whole_list(books: Books, listing: Listing) -> list[Body]:
     return items
 
 
-def check_statement(account: Body, entries: list[Body]) -> None:
-    """An account's counters, its version and each balance are the fold of its entries, within its limits."""
+def check_statement(account: Body, entries: list[Body], changes: list[Body]) -> None:
+    """An account's counters, its version and each balance are the fold of its entries, within the limits in force."""
     assert [entry["version"] for entry in entries] == list(range(1, account["version"] + 1))
     counters = {"debit": 0, "credit": 0}
-    lower, upper = (account[name] and int(account[name]) for name in ("minimum_balance", "maximum_balance"))
     for number, entry in enumerate(entries):
+        in_force = [change for change in changes if change["sequence"] < entry["sequence"]][-1]
+        lower, upper = (in_force[name] and int(in_force[name]) for name in ("minimum_balance", "maximum_balance"))
+        assert in_force["status"] == "open"
         counters[entry["side"]] += int(entry["amount"])
         raised = counters["debit"] - counters["credit"]
         balance = raised if account["normal_side"] == "debit" else -raised

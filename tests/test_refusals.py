@@ -104,7 +104,12 @@ def fresh(name: str) -> Request:
     return example(name).with_body(**{NAMED_BY[name]: new})
 
 
-NAMED_BY = {"createLedger": "name", "createAccount": "path", "postTransaction": "reference"}
+NAMED_BY = {
+    "createLedger": "name",
+    "createAccount": "path",
+    "updateAccount": "description",
+    "postTransaction": "reference",
+}
 
 
 def prepare(service: Service) -> Service:
@@ -116,11 +121,28 @@ def prepare(service: Service) -> Service:
         {"path": "full"},
         {"path": "rich"},
         {"path": "capped", "maximum_balance": "10"},
+        {"path": "frozen"},
+        {"path": "closed"},
     ):
         requests.append(example("createAccount").with_body(**changes))
     requests.append(post("full", "rich", FULL))
-    assert [request.send(service).status_code for request in requests] == [201] * len(requests)
+    requests += [update(status, status) for status in ("frozen", "closed")]
+    assert [request.send(service).status_code for request in requests] == [201] * (len(requests) - 2) + [200] * 2
     return service
+
+
+def update(account: str, status: str, **changes: Any) -> Request:
+    body = {"revision": 1, "status": status} | changes
+    return replace(example("updateAccount", account=account), body=body)
+
+
+def through_the_status(status: str, other: str) -> Callable[[str], Request]:
+    """By a posting to an account of this status, or by the way from it to the other that is not open."""
+
+    def make(name: str) -> Request:
+        return update(status, other, revision=2) if name == "updateAccount" else post("bank:cash", status, "1")
+
+    return make
 
 
 # Real trouble.
@@ -246,7 +268,8 @@ def while_its_write_is_held(name: str, request: pytest.FixtureRequest) -> httpx.
     with holding(service.database, "lock table events in share mode"):
         answer = asked.send(service)
     again = asked.send(service)
-    assert (again.status_code, again.headers.get("Idempotency-Replayed")) == (201, "true")
+    success = 200 if asked.method == "PUT" else 201
+    assert (again.status_code, again.headers.get("Idempotency-Replayed")) == (success, "true")
     return answer
 
 
@@ -269,6 +292,7 @@ def reuse_a_key(name: str, request: pytest.FixtureRequest) -> httpx.Response:
 
 OTHER_BODIES = {
     "createAccount": {"path": "other", "asset": "USD/2", "normal_side": "debit"},
+    "updateAccount": {"revision": 7},
     "postTransaction": {
         "postings": [{"debit_account": "bank:cash", "credit_account": "users:42:wallet", "amount": "1"}]
     },
@@ -291,7 +315,17 @@ MAKE: dict[str, Make] = {
     "idempotency_key_reused": reuse_a_key,
     "ledger_exists": of_example(lambda asked: asked.with_body(description="Another")),
     "account_exists": of_example(lambda asked: asked),
-    "limit_not_met": of_example(lambda asked: asked.with_body(path="new", maximum_balance="-1")),
+    "revision_conflict": of_example(lambda asked: asked.with_body(revision=1_000_000)),
+    "limit_not_met": on_books(
+        lambda name: (
+            update("coins", "open", maximum_balance="-1")
+            if name == "updateAccount"
+            else example(name).with_body(path="new", maximum_balance="-1")
+        )
+    ),
+    "account_not_empty": on_books(lambda _: update("full", "closed")),
+    "account_frozen": on_books(through_the_status("frozen", "closed")),
+    "account_closed": on_books(through_the_status("closed", "frozen")),
     "time_out_of_range": of_example(lambda asked: asked.with_body(effective_at="1899-12-31T23:59:59.999999Z")),
     "reference_exists": of_example(lambda asked: asked),
     "unknown_account": on_books(lambda _: post("bank:cash", "users:43:wallet", "1")),
@@ -311,7 +345,11 @@ SAYS: dict[str, dict[str, Any]] = {
     "malformed_request": {"pointer": "Idempotency-Key"},
     "validation_failed": {"errors": [{"pointer": "", "message": "A query parameter is not known"}]},
     "account_exists": {"account": "bank:cash"},
+    "revision_conflict": {"pointer": "/revision"},
     "limit_not_met": {"pointer": "/maximum_balance"},
+    "account_not_empty": {"account": "full"},
+    "account_frozen": {"account": "frozen"},
+    "account_closed": {"account": "closed"},
     "time_out_of_range": {"pointer": "/effective_at"},
     "reference_exists": {"pointer": "/reference"},
     "unknown_account": {"pointer": "/postings/0/credit_account"},

@@ -126,7 +126,12 @@ async def test_entries_that_do_not_sum_to_zero_are_refused(books, debit, credit)
             "debits_pending = 1, maximum_balance = null",
             "accounts_overflow_check",
         ),
-        ("update accounts set status = 'lost'", "accounts_status_check"),
+        ("update accounts set status = 'lost', revision = revision + 1", "accounts_status_check"),
+        ("update accounts set status = 'closed', revision = revision + 1", "accounts_closed_check"),
+        ("update accounts set status = 'frozen'", "accounts_shut"),
+        ("update heads set revision = revision + 1, configured_by = 0", "heads_configured"),
+        ("update heads set revision = revision + 1, configured_by = 2", "heads_configured"),
+        ("update heads set revision = revision + 1, configuration_revision = 2", "heads_configured"),
         (
             "insert into accounts select ledger_id, 99, path, asset, normal_side, status, null, null, 0, 0, 0, 0, "
             "0, 1, 2, now() from accounts where path = 'a'",

@@ -10,8 +10,8 @@
     ├── KeyRefused              its key was used for something else
     │   └── IdempotencyKeyReused, LedgerExists
     ├── BooksRefuse             the rules refuse it; frozen with its key
-    │   ├── AccountExists, LimitNotMet
-    │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch
+    │   ├── AccountExists, RevisionConflict, LimitNotMet, AccountNotEmpty
+    │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch, AccountClosed, AccountFrozen
     │   └── AmountOverflow, InsufficientFunds, MaximumExceeded
     └── ServiceFailed           the service could not answer
         └── Overloaded, StorageUnavailable, OutcomeUnknown, InternalError
@@ -151,7 +151,8 @@ class LedgerNotFound(NotFound):
 
 @dataclass(eq=False)
 class AccountNotFound(NotFound):
-    """There is no account of this path in the ledger. Paths are compared bytewise."""
+    """There is no account of this path in the ledger. Paths are compared bytewise. The key of a write that meets
+    this is not used up."""
 
     code = "account_not_found"
     title = "There is no account of this path"
@@ -216,6 +217,46 @@ class LimitNotMet(BooksRefuse):
     code = "limit_not_met"
     title = "The balance lies outside the limits"
     pointer: str
+
+
+@dataclass(eq=False)
+class RevisionConflict(BooksRefuse):
+    """The configuration was changed since the revision that the request names. Read it again, see whether the
+    change is still wanted, and send it with the new revision and a new key."""
+
+    code = "revision_conflict"
+    title = "The configuration was changed since that revision"
+    pointer: str
+
+
+@dataclass(eq=False)
+class AccountNotEmpty(BooksRefuse):
+    """An account closes only at a posted balance of zero with nothing pending. Move what is left, then use a new
+    key."""
+
+    code = "account_not_empty"
+    title = "The account is not empty"
+    account: str
+
+
+@dataclass(eq=False)
+class AccountClosed(BooksRefuse):
+    """The account is closed: it takes no postings, and is opened before it can be frozen. Open it, then use a new
+    key."""
+
+    code = "account_closed"
+    title = "The account is closed"
+    account: str
+
+
+@dataclass(eq=False)
+class AccountFrozen(BooksRefuse):
+    """The account is frozen: it takes no postings, and is opened before it can be closed. Open it, then use a new
+    key."""
+
+    code = "account_frozen"
+    title = "The account is frozen"
+    account: str
 
 
 @dataclass(eq=False)

@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from app.ledger.book import Book
+from app.ledger.configurations import update_account
 from app.ledger.refusals import (
+    AccountClosed,
     AccountExists,
+    AccountFrozen,
     AmountOverflow,
     AssetMismatch,
     InsufficientFunds,
@@ -32,6 +35,7 @@ from app.ledger.values import (
     PostTransaction,
     Side,
     TransactionEvent,
+    UpdateAccount,
 )
 
 AHEAD_MAX = timedelta(minutes=1)
@@ -40,13 +44,16 @@ AHEAD_MAX = timedelta(minutes=1)
 def decide(command: Command, book: Book, *, now: datetime, actor: str) -> Decision:
     """Decide one command on the books as the commands before it left them; `now` is the batch's clock.
 
-    Raises a refusal of the books, in the published order. The books are not changed.
+    Raises a refusal of the books, in the published order, or `NotFound` for what a write is about. The books are
+    not changed.
     """
     match command:
         case PostTransaction():
             return post_transaction(command, book, now=now, actor=actor)
         case OpenAccount():
             return open_account(command, book, now=now, actor=actor)
+        case UpdateAccount():
+            return update_account(command, book, now=now, actor=actor)
         case CreateLedger():
             return create_ledger(command, book, now=now, actor=actor)
 
@@ -176,6 +183,12 @@ def _check_accounts(moves: tuple[Move, ...], book: Book) -> None:
     for n, move in enumerate(moves):
         if book.accounts[move.debit_account].asset != book.accounts[move.credit_account].asset:
             raise AssetMismatch(pointer=f"/postings/{n}")
+    named = (book.accounts[path] for move in moves for path in (move.debit_account, move.credit_account))
+    shut = [account for account in named if account.status != "open"]
+    for status, refusal in (("closed", AccountClosed), ("frozen", AccountFrozen)):
+        for account in shut:
+            if account.status == status:
+                raise refusal(account=account.path)
 
 
 def _post(before: Account, side: Side, amount: int, *, sequence: int, effective_at: datetime) -> tuple[Account, Entry]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
 Side = Literal["debit", "credit"]
+Status = Literal["open", "frozen", "closed"]
 
 AMOUNT_MAX = 10**38 - 1
 # The earliest effective time, and so what an account without entries has seen at the latest.
@@ -34,6 +35,26 @@ class OpenAccount:
     path: str
     asset: str
     normal_side: Side
+    minimum_balance: int | None
+    maximum_balance: int | None
+    description: str | None
+    metadata: dict[str, str]
+
+    reference: ClassVar[None] = None
+    weight: ClassVar[int] = 3
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateAccount:
+    """The whole new configuration of an account, and the revision of the one that it is to replace."""
+
+    path: str
+    revision: int
+    status: Status
     minimum_balance: int | None
     maximum_balance: int | None
     description: str | None
@@ -76,7 +97,7 @@ class PostTransaction:
         return 2 + 2 * len(self.moves)
 
 
-Command = CreateLedger | OpenAccount | PostTransaction
+Command = CreateLedger | OpenAccount | UpdateAccount | PostTransaction
 
 
 # The state that commands are decided on.

@@ -31,6 +31,7 @@ from app.ledger.refusals import (
     InternalError,
     LedgerExists,
     LedgerNotFound,
+    NotFound,
     OutcomeUnknown,
     Overloaded,
     Refusal,
@@ -284,6 +285,9 @@ def _decide(submission: Submission, book: Book, now: datetime) -> Outcome:
     except BooksRefuse as refusal:
         frozen = {"code": refusal.code, **refusal.fields()}
         book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, frozen))
+        return refusal
+    except NotFound as refusal:
+        # What the write is about is not there. No 404 is frozen: once it is there, the same key works.
         return refusal
     except Exception as error:
         log.exception("decision_failed", request_id=submission.request_id)
