@@ -118,6 +118,19 @@ class CreateLedgerRequest(BaseModel):
     metadata: Metadata | MISSING = MISSING
 
 
+class UpdateLedgerRequest(BaseModel):
+    """
+    A ledger's whole configuration; what is left out is none afterwards.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    revision: SeenRevision
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
 class LedgerConfiguration(BaseModel):
     """
     A ledger's configuration as one event of its log recorded it.
@@ -364,7 +377,7 @@ class TransactionPage(BaseModel):
 class Event(BaseModel):
     """
     One event of the log. Its `kind` tells which of `ledger`, `account` and `transaction` says what happened:
-    `ledger_created` has `ledger`, `account_opened` and `account_changed` have `account`,
+    `ledger_created` and `ledger_changed` have `ledger`, `account_opened` and `account_changed` have `account`,
     `transaction_posted` has `transaction`.
     More kinds may follow.
 

@@ -110,6 +110,9 @@ class Model:
     def create_account(self, ledger: str, key: str | None, body: Body) -> Answer:
         return self._write("createAccount", self._open_account, ledger, key, body)
 
+    def update_ledger(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("updateLedger", self._change_ledger, ledger, key, body, status=200)
+
     def update_account(self, ledger: str, account: str, key: str | None, body: Body) -> Answer:
         def decide(book: Book, body: Body) -> Body:
             return self._change_account(book, account, body)
@@ -148,6 +151,22 @@ class Model:
                 return answer
         book.keys[key] = (meaning(operation, body), answer)
         return answer
+
+    def _change_ledger(self, book: Book, body: Body) -> Body:
+        before = ledger_in_force(book)
+        if body["revision"] != before["revision"]:
+            raise Refused(409, "revision_conflict", pointer="/revision")
+        event = book.record("ledger_changed", self.now, self.actor)
+        changed = {
+            "name": before["name"],
+            "description": body.get("description"),
+            "metadata": body.get("metadata", {}),
+            "revision": before["revision"] + 1,
+            "sequence": event["sequence"],
+            "recorded_at": event["recorded_at"],
+        }
+        book.events.append({**event, "ledger": changed})
+        return changed
 
     def _open_account(self, book: Book, body: Body) -> Body:
         if body["path"] in book.accounts:
@@ -381,7 +400,7 @@ class Model:
     def _ledger(self, book: Book) -> Body:
         last = book.events[-1]
         return {
-            **book.events[0]["ledger"],
+            **ledger_in_force(book),
             "sequence": last["sequence"],
             "recorded_at": last["recorded_at"],
         }
@@ -405,6 +424,10 @@ class Model:
             "available": posted,
             "sequence": book.sequence,
         }
+
+
+def ledger_in_force(book: Book) -> Body:
+    return [event["ledger"] for event in book.events if "ledger" in event][-1]
 
 
 def transactions(book: Book) -> list[Body]:

@@ -57,6 +57,11 @@ class Caller:
         body = {"postings": [{"debit_account": debit, "credit_account": credit, "amount": str(amount)}]} | changes
         return self.write("transactions", body, key or uuid.uuid4().hex)
 
+    def change(self, path: str, revision: int, key: str | None = None, **configuration: Any) -> httpx.Response:
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        url = f"/v1/ledgers/{self.ledger}/accounts/{path}"
+        return self.client.put(url, json={"revision": revision} | configuration, headers=headers)
+
     def sequence(self) -> int:
         return self.client.get(f"/v1/ledgers/{self.ledger}").json()["sequence"]
 
@@ -241,6 +246,14 @@ def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], C
         ),
         "unknown_account": (lambda c, key: c.post("cash", "new", 1, key), lambda c, _: c.open("new"), 201),
         "asset_mismatch": (lambda c, key: c.post("cash", "coins", 1, key), nothing, 422),
+        "revision_conflict": (lambda c, key: c.change("cash", 2, key), lambda c, _: c.change("cash", 1), 200),
+        "account_not_empty": (
+            lambda c, key: c.change("other", 1, key, status="closed"),
+            lambda c, _: c.post("other", "full", 1),
+            200,
+        ),
+        "account_frozen": (lambda c, key: c.post("cash", "frozen", 1, key), lambda c, _: c.change("frozen", 2), 201),
+        "account_closed": (lambda c, key: c.post("cash", "closed", 1, key), lambda c, _: c.change("closed", 2), 201),
         "amount_overflow": (lambda c, key: c.post("full", "cash", full, key), nothing, 422),
         "insufficient_funds": (
             lambda c, key: c.post("wallet", "cash", 500, key),
@@ -261,6 +274,9 @@ def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller,
     caller.open("coins", asset="BTC/8")
     caller.open("full")
     caller.open("capped", maximum_balance="10")
+    for status in ("frozen", "closed"):
+        caller.open(status)
+        assert caller.change(status, 1, status=status).status_code == 200
     caller.post("full", "other", 1, reference="taken")
     before = caller.sequence()
     first = ask(caller, "k")
@@ -275,6 +291,23 @@ def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller,
     assert (again.status_code, again.headers.get(REPLAYED)) == (expected, None)
     assert is_replay(first, ask(caller, "k"))
     service.clock.now = now
+
+
+def test_a_write_about_an_account_that_is_not_there_leaves_its_key_free(caller: Caller) -> None:
+    assert caller.change("new", 1, "k").json()["code"] == "account_not_found"
+    caller.open("new")
+    changed = caller.change("new", 1, "k", status="frozen")
+    assert (changed.status_code, changed.json()["status"]) == (200, "frozen")
+    assert is_replay(changed, caller.change("new", 1, "k", status="frozen"))
+
+
+def test_open_is_the_status_that_is_meant_if_none_is_said(caller: Caller) -> None:
+    first = caller.change("cash", 1, "k")
+    assert is_replay(first, caller.change("cash", 1, "k", status="open", metadata={}))
+    assert caller.change("cash", 1, "k", status="closed").json()["code"] == "idempotency_key_reused"
+    assert caller.change("cash", 2, "null", status=None).json()["code"] == "validation_failed"
+    for revision in ("2", True, 2.5, 0, 2**53):
+        assert caller.change("cash", revision, "odd").json()["code"] == "validation_failed"
 
 
 def test_every_refusal_of_the_books_is_tried_above() -> None:

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.model import AMOUNT_MAX, Answer, Body, Model, in_plain, instant
+from tests.model import AMOUNT_MAX, Answer, Body, Model, in_plain, instant, ledger_in_force
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -114,11 +114,14 @@ class Books:
         rewritten: bool = False,
         account: str = "",
     ) -> Answer:
-        sent = rewrite(body) if rewritten else body
+        sent = rewrite(body, operation) if rewritten else body
         method, name = "POST", self.prefix + ledger
         match operation:
             case "createAccount":
                 expected, path = self.model.create_account(name, key, sent), "/accounts"
+            case "updateLedger":
+                expected = self.model.update_ledger(name, key, sent)
+                method, path = "PUT", ""
             case "updateAccount":
                 expected = self.model.update_account(name, account, key, sent)
                 method, path = "PUT", f"/accounts/{account}"
@@ -138,6 +141,9 @@ class Books:
     def post(self, *postings: tuple[str, str, int], key: str | None = "", **fields: Any) -> Answer:
         moves = [{"debit_account": d, "credit_account": c, "amount": str(amount)} for d, c, amount in postings]
         return self.write("postTransaction", "main", self._key(key), {"postings": moves, **fields})
+
+    def update_ledger(self, revision: int, *, key: str | None = "", ledger: str = "main", **fields: Any) -> Answer:
+        return self.write("updateLedger", ledger, self._key(key), {"revision": revision, **fields})
 
     def update(self, path: str, revision: int, *, key: str | None = "", **fields: Any) -> Answer:
         return self.write("updateAccount", "main", self._key(key), {"revision": revision, **fields}, account=path)
@@ -286,7 +292,7 @@ class Books:
                 assert prose == self.prose[write]
 
 
-def rewrite(body: Body) -> Body:
+def rewrite(body: Body, operation: str = "") -> Body:
     """The same request in other words: another order, another offset, a default said or left unsaid."""
     other = dict(reversed(body.items()))
     if "effective_at" in other and "1900" < other["effective_at"] < "9000":
@@ -294,7 +300,8 @@ def rewrite(body: Body) -> Body:
         other["effective_at"] = instant(other["effective_at"]).astimezone(zone).isoformat()
     if other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
         other["metadata"] = {}
-    if "revision" in other and other.get("status", "open") == "open" and other.pop("status", None) is None:
+    default = operation == "updateAccount" and other.get("status", "open") == "open"
+    if default and other.pop("status", None) is None:
         other["status"] = "open"
     if "postings" in other:
         other["postings"] = [dict(reversed(posting.items())) for posting in other["postings"]]
@@ -874,6 +881,51 @@ def test_a_reconfiguration_replayed_shows_its_own_event(books: Books) -> None:
     assert refusal(books.update("a", 1, key="c", status="closed")) == ["idempotency_key_reused"]
 
 
+# The life of a ledger
+
+
+def test_a_ledger_is_reconfigured_whole_and_its_log_goes_on(books: Books) -> None:
+    books.create_ledger("other", description="Ours", metadata={"team": "payments"})
+    books.advance(1)
+    answer = books.update_ledger(1, ledger="other", metadata={"team": "treasury"})
+    changed = {
+        "name": books.prefix + "other",
+        "description": None,
+        "metadata": {"team": "treasury"},
+        "revision": 2,
+        "sequence": 2,
+        "recorded_at": START + timedelta(seconds=1),
+    }
+    assert (answer.status, answer.body) == (200, changed)
+    event = books.read_events(1, 1, "other").body["items"][0]
+    assert (event["kind"], event["ledger"]) == ("ledger_changed", changed)
+    opening = {"path": "a", "asset": "X/0", "normal_side": "debit"}
+    assert books.write("createAccount", "other", "k", opening).body["sequence"] == 3
+    assert books.read_ledger("other").body.items() >= (changed | {"sequence": 3}).items()
+
+
+def test_a_ledger_is_reconfigured_from_the_revision_that_was_seen(books: Books) -> None:
+    books.open("a")
+    stale = ["revision_conflict", "/revision"]
+    assert refusal(books.update_ledger(2), "pointer") == stale
+    assert books.update_ledger(1, description="One").body["revision"] == 2
+    assert refusal(books.update_ledger(1, description="Two"), "pointer") == stale
+    assert books.update_ledger(2, description="Two").body["revision"] == 3
+    assert books.read_ledger().body["description"] == "Two"
+    assert refusal(books.update_ledger(1, ledger="other", key="k")) == ["ledger_not_found"]
+
+
+def test_a_ledger_created_again_after_a_change_is_answered_as_the_first_time(books: Books) -> None:
+    first = books.create_ledger("other", description="Ours")
+    change = books.update_ledger(1, key="k", ledger="other", description="Theirs")
+    books.update_ledger(2, ledger="other")
+    assert books.create_ledger("other", description="Ours") == Answer(201, first.body, replayed=True)
+    assert refusal(books.create_ledger("other", description="Theirs")) == ["ledger_exists"]
+    again = books.update_ledger(1, key="k", ledger="other", description="Theirs", metadata={})
+    assert again == Answer(200, change.body, replayed=True)
+    assert refusal(books.update_ledger(1, key="k", ledger="other")) == ["idempotency_key_reused"]
+
+
 # What hypothesis comes upon
 
 LEDGERS = ["a", "_", "B"]
@@ -1019,6 +1071,12 @@ class Comparison(RuleBasedStateMachine):
         known = book.accounts.get(path) if book else None
         revision = (known.opened["revision"] if known else 1) + stale
         return self.send("updateAccount", ledger, {"revision": revision, **body}, account=path)
+
+    @rule(target=writes, ledger=ledgers, stale=st.sampled_from([0] * 5 + [1]), fields=ledger_fields)
+    def update_ledger(self, ledger: str, stale: int, fields: Body) -> Write:
+        book = self.books.model.books.get(self.books.prefix + ledger)
+        revision = (ledger_in_force(book)["revision"] if book else 1) + stale
+        return self.send("updateLedger", ledger, {"revision": revision, **fields})
 
     @rule(write=writes, rewritten=st.booleans())
     def retry(self, write: Write, rewritten: bool) -> None:

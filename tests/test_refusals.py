@@ -108,6 +108,7 @@ NAMED_BY = {
     "createLedger": "name",
     "createAccount": "path",
     "updateAccount": "description",
+    "updateLedger": "description",
     "postTransaction": "reference",
 }
 
@@ -293,6 +294,7 @@ def reuse_a_key(name: str, request: pytest.FixtureRequest) -> httpx.Response:
 OTHER_BODIES = {
     "createAccount": {"path": "other", "asset": "USD/2", "normal_side": "debit"},
     "updateAccount": {"revision": 7},
+    "updateLedger": {"revision": 7},
     "postTransaction": {
         "postings": [{"debit_account": "bank:cash", "credit_account": "users:42:wallet", "amount": "1"}]
     },

@@ -1,4 +1,4 @@
-"""The rules of what is configured: how an account changes its limits, its status and what is said of it.
+"""The rules of what is configured: how a ledger and an account change, after they were created.
 
 The other rules are in `rules.py`, and call these; all are as pure.
 """
@@ -15,7 +15,25 @@ from app.ledger.refusals import (
     LimitNotMet,
     RevisionConflict,
 )
-from app.ledger.values import Account, AccountEvent, Decision, Status, UpdateAccount
+from app.ledger.values import Account, AccountEvent, Decision, LedgerEvent, Status, UpdateAccount, UpdateLedger
+
+
+def update_ledger(command: UpdateLedger, book: Book, *, now: datetime, actor: str) -> Decision:
+    """Replace the whole configuration of a ledger. Its name never changes."""
+    if command.revision != book.configuration_revision:
+        raise RevisionConflict(pointer="/revision")
+    return Decision(
+        LedgerEvent(
+            sequence=book.next_sequence,
+            kind="ledger_changed",
+            recorded_at=book.recording_time(now),
+            actor=actor,
+            name=command.name,
+            description=command.description,
+            metadata=command.metadata,
+            revision=book.configuration_revision + 1,
+        )
+    )
 
 
 def update_account(command: UpdateAccount, book: Book, *, now: datetime, actor: str) -> Decision:

@@ -14,7 +14,8 @@ from app.ledger.values import Account, AccountEvent, Entry, Event, LedgerEvent, 
 # once, opened or moved alike: `on conflict` names its index, so that no plan of it can go wrong.
 WRITE = """
 with head as (
-  update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6
+  update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6,
+                   configured_by = $50, configuration_revision = $51
    where ledger_id = $1 and revision = $2 returning ledger_id
 ), new_events as (
   insert into events (ledger_id, sequence, kind, recorded_at, actor, effective_at, postings, reference, "group",
@@ -78,6 +79,8 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         *_columns(4, ((e.account_id, e.late_effective, e.version, str(e.raised)) for e in late)),
         *_columns(15, map(_account_row, book.moved.values())),
         *_columns(4, map(_key_row, book.new_keys)),
+        book.configured_by,
+        book.configuration_revision,
     ]
     return await connection.fetchval(WRITE, *arguments, timeout=timeout_s) is not None
 

@@ -104,11 +104,10 @@ async def list_ledgers(session: AsyncSession, *, after: str | None, limit: int) 
 
 
 def _ledgers() -> Select[Any]:
-    # The configuration in force is that of the first event: nothing changes a ledger yet.
     return (
         select(ledgers.c.name, heads.c.sequence, heads.c.recorded_at, *_DESCRIBED, events.c.configuration)
         .join(heads, heads.c.ledger_id == ledgers.c.ledger_id)
-        .join(events, (events.c.ledger_id == heads.c.ledger_id) & (events.c.sequence == 1))
+        .join(events, (events.c.ledger_id == heads.c.ledger_id) & (events.c.sequence == heads.c.configured_by))
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from app.ledger.book import Book
-from app.ledger.configurations import update_account
+from app.ledger.configurations import update_account, update_ledger
 from app.ledger.refusals import (
     AccountClosed,
     AccountExists,
@@ -36,6 +36,7 @@ from app.ledger.values import (
     Side,
     TransactionEvent,
     UpdateAccount,
+    UpdateLedger,
 )
 
 AHEAD_MAX = timedelta(minutes=1)
@@ -54,6 +55,8 @@ def decide(command: Command, book: Book, *, now: datetime, actor: str) -> Decisi
             return open_account(command, book, now=now, actor=actor)
         case UpdateAccount():
             return update_account(command, book, now=now, actor=actor)
+        case UpdateLedger():
+            return update_ledger(command, book, now=now, actor=actor)
         case CreateLedger():
             return create_ledger(command, book, now=now, actor=actor)
 

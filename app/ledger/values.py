@@ -31,6 +31,20 @@ class CreateLedger:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateLedger:
+    """The whole new configuration of a ledger, and the revision of the one that it is to replace."""
+
+    name: str
+    revision: int
+    description: str | None
+    metadata: dict[str, str]
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    reference: ClassVar[None] = None
+    weight: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
 class OpenAccount:
     path: str
     asset: str
@@ -97,7 +111,7 @@ class PostTransaction:
         return 2 + 2 * len(self.moves)
 
 
-Command = CreateLedger | OpenAccount | UpdateAccount | PostTransaction
+Command = CreateLedger | UpdateLedger | OpenAccount | UpdateAccount | PostTransaction
 
 
 # The state that commands are decided on.
@@ -112,6 +126,9 @@ class Head:
     recorded_at: datetime
     next_expiry: datetime | None = None
     closed_before: datetime | None = None
+    # The event that says the ledger's configuration in force, and the revision of that.
+    configured_by: int = 1
+    configuration_revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)
