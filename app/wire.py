@@ -65,6 +65,7 @@ Timestamp = Annotated[
 
 # A whole number in a body: neither text nor a boolean passes for one.
 SeenRevision = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1)]
+SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
 
 
 def given[Value](value: Value) -> Value | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
 
-from app.wire import Amount, Balance, Counter, NullableBalance, SeenRevision, Timestamp, Total
+from app.wire import Amount, Balance, Counter, NullableBalance, SeenRevision, SeenVersion, Timestamp, Total
 
 type LedgerName = Annotated[
     StrictStr, Field(examples=["main"], max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -316,6 +316,8 @@ class PostingRequest(BaseModel):
     debit_account: AccountPath
     credit_account: AccountPath
     amount: Amount
+    expected_debit_version: SeenVersion | MISSING = MISSING
+    expected_credit_version: SeenVersion | MISSING = MISSING
 
 
 class PostTransactionRequest(BaseModel):

@@ -246,7 +246,7 @@ class Model:
             credited = book.accounts[posting["credit_account"]]
             event["postings"].append(
                 {
-                    **posting,
+                    **{name: posting[name] for name in ("debit_account", "credit_account", "amount")},
                     "asset": debited.opened["asset"],
                     "debit_version": self._enter(debited, "debit", posting, event),
                     "credit_version": self._enter(credited, "credit", posting, event),
@@ -279,6 +279,11 @@ class Model:
                 for path in (posting["debit_account"], posting["credit_account"]):
                     if book.accounts[path].opened["status"] == status:
                         raise Refused(422, f"account_{status}", account=path)
+        for number, posting in enumerate(postings):
+            for side in ("debit", "credit"):
+                version = len(book.accounts[posting[f"{side}_account"]].entries)
+                if posting.get(f"expected_{side}_version", version) != version:
+                    raise Refused(409, "version_conflict", pointer=f"/postings/{number}/expected_{side}_version")
 
     def _check_limits(self, book: Book, postings: list[Body]) -> None:
         """Judge the result of the whole transaction, account by account as the postings name them."""

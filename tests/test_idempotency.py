@@ -223,6 +223,8 @@ def test_the_same_key_in_two_ledgers_is_two_keys(caller: Caller, client: httpx.C
 
 # Refusals of the books are frozen with their key.
 
+EXPECTING = {"debit_account": "cash", "credit_account": "other", "amount": "1", "expected_debit_version": 1}
+
 
 def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], Callable[[Caller, Service], Any], int]]:
     """Each refusal of the books: a request that meets it, what happens then, and what a new key is answered."""
@@ -246,6 +248,11 @@ def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], C
         ),
         "unknown_account": (lambda c, key: c.post("cash", "new", 1, key), lambda c, _: c.open("new"), 201),
         "asset_mismatch": (lambda c, key: c.post("cash", "coins", 1, key), nothing, 422),
+        "version_conflict": (
+            lambda c, key: c.write("transactions", {"postings": [EXPECTING]}, key),
+            lambda c, _: c.post("cash", "other", 1),
+            201,
+        ),
         "revision_conflict": (lambda c, key: c.change("cash", 2, key), lambda c, _: c.change("cash", 1), 200),
         "account_not_empty": (
             lambda c, key: c.change("other", 1, key, status="closed"),

@@ -881,6 +881,66 @@ def test_a_reconfiguration_replayed_shows_its_own_event(books: Books) -> None:
     assert refusal(books.update("a", 1, key="c", status="closed")) == ["idempotency_key_reused"]
 
 
+# Conditions
+
+
+def expecting(debited: str, credited: str, amount: int = 1, **versions: int) -> Body:
+    expected = {f"expected_{side}_version": version for side, version in versions.items()}
+    return {"debit_account": debited, "credit_account": credited, "amount": str(amount), **expected}
+
+
+def test_a_posting_may_expect_the_versions_that_its_caller_saw(books: Books) -> None:
+    for path in ("a", "b", "c"):
+        books.open(path)
+
+    def post(*postings: Body, key: str = "", **fields: Any) -> Answer:
+        return books.write("postTransaction", "main", books._key(key), {"postings": list(postings), **fields})
+
+    debit, credit = "/postings/0/expected_debit_version", "/postings/0/expected_credit_version"
+    first = post(expecting("a", "b", debit=0, credit=0), key="k")
+    assert first.status == 201
+    assert "expected_debit_version" not in first.body["postings"][0]
+    assert refusal(post(expecting("a", "b", debit=0)), "pointer") == ["version_conflict", debit]
+    assert refusal(post(expecting("a", "b", debit=1, credit=2)), "pointer") == ["version_conflict", credit]
+    assert refusal(post(expecting("a", "b", debit=2**53 - 1)), "pointer") == ["version_conflict", debit]
+    assert post(expecting("c", "b", debit=0)).status == 201
+    assert post(expecting("a", "b", debit=1)).status == 201
+    assert post(expecting("a", "b", debit=0, credit=0), key="k") == Answer(201, first.body, replayed=True)
+    assert refusal(post(expecting("a", "b", debit=0), key="k")) == ["idempotency_key_reused"]
+    assert refusal(post(expecting("a", "b"), key="k")) == ["idempotency_key_reused"]
+
+
+def test_an_expected_version_is_that_before_the_whole_transaction(books: Books) -> None:
+    for path in ("a", "b"):
+        books.open(path)
+    both = [expecting("a", "b", debit=0, credit=0), expecting("b", "a", debit=0, credit=0)]
+    assert books.write("postTransaction", "main", "k", {"postings": both}).status == 201
+    later = [expecting("a", "b", debit=2), expecting("b", "a", debit=3)]
+    answer = books.write("postTransaction", "main", "l", {"postings": later})
+    assert refusal(answer, "pointer") == ["version_conflict", "/postings/1/expected_debit_version"]
+
+
+def test_conditions_are_judged_after_statuses_and_before_amounts(books: Books) -> None:
+    books.open("a", minimum_balance="0")
+    books.open("b")
+    stale = {"postings": [expecting("a", "b", AMOUNT_MAX, debit=1, credit=1), expecting("a", "b", AMOUNT_MAX)]}
+    books.update("b", 1, status="frozen")
+    assert refusal(books.write("postTransaction", "main", "k1", stale)) == ["account_frozen"]
+    books.update("b", 2)
+    assert refusal(books.write("postTransaction", "main", "k2", stale)) == ["version_conflict"]
+    stale["postings"][0] = expecting("a", "b", AMOUNT_MAX, debit=0, credit=0)
+    assert refusal(books.write("postTransaction", "main", "k3", stale)) == ["amount_overflow"]
+
+
+def test_what_does_not_move_a_version_meets_a_condition(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.update("a", 1, description="changed")
+    books.post(("a", "none", 1))
+    posting = expecting("a", "b", debit=0)
+    assert books.write("postTransaction", "main", "k", {"postings": [posting]}).status == 201
+
+
 # The life of a ledger
 
 
@@ -1059,6 +1119,15 @@ class Comparison(RuleBasedStateMachine):
         if effective is not None:
             body = {**body, "effective_at": effective}
         return self.send("postTransaction", ledger, body)
+
+    @rule(target=writes, pair=pairs, sides=st.sampled_from([["debit"], ["credit"], ["debit", "credit"]]), stale=limits)
+    def post_what_expects_versions(self, pair: tuple[str, str], sides: list[str], stale: int) -> Write:
+        """One in five expects a version that is not there."""
+        book = self.books.model.books[self.books.prefix + LEDGERS[0]]
+        accounts = dict(zip(("debit", "credit"), pair, strict=True))
+        known = {side: book.accounts.get(accounts[side]) for side in sides}
+        seen = {side: (len(account.entries) if account else 0) + stale // 5 for side, account in known.items()}
+        return self.send("postTransaction", LEDGERS[0], {"postings": [expecting(*pair, **seen)]})
 
     @rule(target=writes, bodies=st.lists(several_postings, min_size=1, max_size=6))
     def post_plain_transactions(self, bodies: list[list[Body]]) -> Any:

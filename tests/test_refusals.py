@@ -317,6 +317,21 @@ MAKE: dict[str, Make] = {
     "idempotency_key_reused": reuse_a_key,
     "ledger_exists": of_example(lambda asked: asked.with_body(description="Another")),
     "account_exists": of_example(lambda asked: asked),
+    "version_conflict": on_books(
+        lambda name: replace(
+            example(name),
+            body={
+                "postings": [
+                    {
+                        "debit_account": "bank:cash",
+                        "credit_account": "users:42:wallet",
+                        "amount": "1",
+                        "expected_debit_version": 1_000_000,
+                    }
+                ]
+            },
+        )
+    ),
     "revision_conflict": of_example(lambda asked: asked.with_body(revision=1_000_000)),
     "limit_not_met": on_books(
         lambda name: (
@@ -348,6 +363,7 @@ SAYS: dict[str, dict[str, Any]] = {
     "validation_failed": {"errors": [{"pointer": "", "message": "A query parameter is not known"}]},
     "account_exists": {"account": "bank:cash"},
     "revision_conflict": {"pointer": "/revision"},
+    "version_conflict": {"pointer": "/postings/0/expected_debit_version"},
     "limit_not_met": {"pointer": "/maximum_balance"},
     "account_not_empty": {"account": "full"},
     "account_frozen": {"account": "frozen"},

@@ -33,6 +33,7 @@ STATUS: dict[type[Refusal], int] = {
     refusals.AccountExists: 409,
     refusals.ReferenceExists: 409,
     refusals.RevisionConflict: 409,
+    refusals.VersionConflict: 409,
     refusals.ContentTooLarge: 413,
     refusals.UnsupportedMediaType: 415,
     refusals.ValidationFailed: 422,

@@ -12,6 +12,7 @@
     ├── BooksRefuse             the rules refuse it; frozen with its key
     │   ├── AccountExists, RevisionConflict, LimitNotMet, AccountNotEmpty
     │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch, AccountClosed, AccountFrozen
+    │   ├── VersionConflict
     │   └── AmountOverflow, InsufficientFunds, MaximumExceeded
     └── ServiceFailed           the service could not answer
         └── Overloaded, StorageUnavailable, OutcomeUnknown, InternalError
@@ -294,6 +295,16 @@ class AssetMismatch(BooksRefuse):
 
     code = "asset_mismatch"
     title = "A posting joins two assets"
+    pointer: str
+
+
+@dataclass(eq=False)
+class VersionConflict(BooksRefuse):
+    """The account has another version than the one that the posting expects: it has had entries since the caller
+    looked. Read it again, decide again, and post with a new key."""
+
+    code = "version_conflict"
+    title = "The account has moved on from that version"
     pointer: str
 
 

@@ -18,6 +18,7 @@ from app.ledger.refusals import (
     TimeOutOfRange,
     UnknownAccount,
     ValidationFailed,
+    VersionConflict,
 )
 from app.ledger.values import (
     AMOUNT_MAX,
@@ -192,6 +193,12 @@ def _check_accounts(moves: tuple[Move, ...], book: Book) -> None:
         for account in shut:
             if account.status == status:
                 raise refusal(account=account.path)
+    for n, move in enumerate(moves):
+        # What the caller saw is held against the account before the whole transaction, also in a later posting.
+        if move.expected_debit_version not in (None, book.accounts[move.debit_account].version):
+            raise VersionConflict(pointer=f"/postings/{n}/expected_debit_version")
+        if move.expected_credit_version not in (None, book.accounts[move.credit_account].version):
+            raise VersionConflict(pointer=f"/postings/{n}/expected_credit_version")
 
 
 def _post(before: Account, side: Side, amount: int, *, sequence: int, effective_at: datetime) -> tuple[Account, Entry]:

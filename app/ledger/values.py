@@ -89,6 +89,9 @@ class Move:
     debit_account: str
     credit_account: str
     amount: int
+    # The versions of the accounts that the caller last saw, if they are to be those before the transaction.
+    expected_debit_version: int | None = None
+    expected_credit_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
