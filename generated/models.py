@@ -72,6 +72,20 @@ Free text for people, without control characters other than tab and line feed.
 """
 
 
+type Reason = Annotated[
+    StrictStr,
+    Field(
+        examples=["September was reconciled with the bank"],
+        max_length=1000,
+        min_length=1,
+        pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$",
+    ),
+]
+"""
+Why, for whoever audits the books; free text as a description is, but not empty.
+"""
+
+
 type MetadataAdditionalProperty = Annotated[
     StrictStr, Field(max_length=500, pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$")
 ]
@@ -158,6 +172,10 @@ class Ledger(BaseModel):
     revision: Annotated[int, Field(ge=1, le=9007199254740991)]
     """
     Counts the configurations, from 1.
+    """
+    closed_before: Timestamp | None
+    """
+    The instant that the books are closed before, or null.
     """
     sequence: Annotated[int, Field(ge=1, le=9007199254740991)]
     """
@@ -376,11 +394,46 @@ class TransactionPage(BaseModel):
     sequence: EventSequence
 
 
+class ClosePeriodRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    before: Timestamp
+    reason: Reason
+
+
+class ReopenPeriodRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    before: Timestamp | MISSING = MISSING
+    reason: Reason
+
+
+class Period(BaseModel):
+    """
+    Up to where the books were closed from one event of the log on, by whom, and why.
+    """
+
+    closed_before: Timestamp | None
+    """
+    No transaction with an earlier effective time is accepted; null if the books are open.
+    """
+    reason: StrictStr
+    actor: StrictStr
+    """
+    The label of the key that asked.
+    """
+    sequence: EventSequence
+    recorded_at: Timestamp
+
+
 class Event(BaseModel):
     """
-    One event of the log. Its `kind` tells which of `ledger`, `account` and `transaction` says what happened:
+    One event of the log. Its `kind` tells which of `ledger`, `account`, `transaction` and `period` says what
+    happened:
     `ledger_created` and `ledger_changed` have `ledger`, `account_opened` and `account_changed` have `account`,
-    `transaction_posted` has `transaction`.
+    `transaction_posted` has `transaction`, `period_closed` and `period_reopened` have `period`.
     More kinds may follow.
 
     """
@@ -395,6 +448,7 @@ class Event(BaseModel):
     ledger: LedgerConfiguration | MISSING = MISSING
     account: AccountConfiguration | MISSING = MISSING
     transaction: Transaction | MISSING = MISSING
+    period: Period | MISSING = MISSING
 
 
 class EventPage(BaseModel):

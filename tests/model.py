@@ -119,6 +119,12 @@ class Model:
 
         return self._write(f"updateAccount {account}", decide, ledger, key, body, status=200)
 
+    def close_period(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("closePeriod", self._close, ledger, key, body)
+
+    def reopen_period(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("reopenPeriod", self._reopen, ledger, key, body)
+
     def post_transaction(self, ledger: str, key: str | None, body: Body) -> Answer:
         return self._write("postTransaction", self._post, ledger, key, body)
 
@@ -225,6 +231,25 @@ class Model:
         book.events.append({**event, "account": account.opened})
         return account.opened
 
+    def _close(self, book: Book, body: Body) -> Body:
+        before, closed = instant(body["before"]), closed_before(book)
+        if not EFFECTIVE_MIN <= before <= self.now or (closed is not None and before <= closed):
+            raise Refused(422, "time_out_of_range", pointer="/before")
+        return self._period(book, "period_closed", before, body["reason"])
+
+    def _reopen(self, book: Book, body: Body) -> Body:
+        before, closed = instant(body["before"]) if "before" in body else None, closed_before(book)
+        if closed is None or (before is not None and not EFFECTIVE_MIN <= before < closed):
+            raise Refused(422, "time_out_of_range", pointer="/before")
+        return self._period(book, "period_reopened", before, body["reason"])
+
+    def _period(self, book: Book, kind: str, before: datetime | None, reason: str) -> Body:
+        event = book.record(kind, self.now, self.actor)
+        told = {name: event[name] for name in ("sequence", "recorded_at", "actor")}
+        period = {"closed_before": before, "reason": reason, **told}
+        book.events.append({**event, "period": period})
+        return period
+
     def _post(self, book: Book, body: Body) -> Body:
         event = book.record("transaction_posted", self.now, self.actor)
         event["effective_at"] = event["recorded_at"]
@@ -232,6 +257,8 @@ class Model:
             event["effective_at"] = instant(body["effective_at"])
             if not EFFECTIVE_MIN <= event["effective_at"] <= self.now + AHEAD_MAX:
                 raise Refused(422, "time_out_of_range", pointer="/effective_at")
+            if (closed := closed_before(book)) is not None and event["effective_at"] < closed:
+                raise Refused(422, "period_closed", pointer="/effective_at")
         if body.get("reference") in book.references:
             raise Refused(409, "reference_exists", pointer="/reference")
         self._check_accounts(book, body["postings"])
@@ -406,6 +433,7 @@ class Model:
         last = book.events[-1]
         return {
             **ledger_in_force(book),
+            "closed_before": closed_before(book),
             "sequence": last["sequence"],
             "recorded_at": last["recorded_at"],
         }
@@ -435,6 +463,12 @@ def ledger_in_force(book: Book) -> Body:
     return [event["ledger"] for event in book.events if "ledger" in event][-1]
 
 
+def closed_before(book: Book) -> datetime | None:
+    """The instant that the books are closed before, which is what the last word on it says."""
+    periods = [event["period"] for event in book.events if "period" in event]
+    return periods[-1]["closed_before"] if periods else None
+
+
 def transactions(book: Book) -> list[Body]:
     return [event["transaction"] for event in book.events if "transaction" in event]
 
@@ -454,8 +488,8 @@ def meaning(operation: str, body: Body) -> str:
     """The same text for two requests if and only if they ask for the same."""
     defaults = ("metadata", {}), ("status", "open")
     said = {name: value for name, value in body.items() if (name, value) not in defaults}
-    if "effective_at" in said:
-        said["effective_at"] = instant(said["effective_at"]).isoformat()
+    for name in said.keys() & {"effective_at", "before"}:
+        said[name] = instant(said[name]).isoformat()
     return operation + json.dumps(said, sort_keys=True)
 
 
@@ -467,7 +501,7 @@ def in_plain(said: Any) -> Any:
         return said
     prose = ("type", "title", "detail", "request_id", "errors") if "code" in said else ()
     return {
-        name: in_utc(value) if name in ("recorded_at", "effective_at") else in_plain(value)
+        name: in_utc(value) if value and name in ("recorded_at", "effective_at", "closed_before") else in_plain(value)
         for name, value in said.items()
         if name not in prose
     }

@@ -248,6 +248,11 @@ def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], C
         ),
         "unknown_account": (lambda c, key: c.post("cash", "new", 1, key), lambda c, _: c.open("new"), 201),
         "asset_mismatch": (lambda c, key: c.post("cash", "coins", 1, key), nothing, 422),
+        "period_closed": (
+            lambda c, key: c.post("cash", "other", 1, key, effective_at="2001-01-01T00:00:00Z"),
+            lambda c, _: c.write("reopenings", {"reason": "a correction"}, "reopening"),
+            201,
+        ),
         "version_conflict": (
             lambda c, key: c.write("transactions", {"postings": [EXPECTING]}, key),
             lambda c, _: c.post("cash", "other", 1),
@@ -285,6 +290,7 @@ def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller,
         caller.open(status)
         assert caller.change(status, 1, status=status).status_code == 200
     caller.post("full", "other", 1, reference="taken")
+    caller.write("closings", {"before": "2002-01-01T00:00:00Z", "reason": "done"}, "closing")
     before = caller.sequence()
     first = ask(caller, "k")
     assert first.json()["code"] == code
@@ -486,6 +492,32 @@ GOLDEN_BODIES: dict[str, tuple[str, dict[str, str], type[BaseModel], dict[str, A
         models.PostTransactionRequest,
         TRANSACTION,
     ),
+    "a transaction on a condition": (
+        "postTransaction",
+        {"ledger": "golden"},
+        models.PostTransactionRequest,
+        {"postings": [EXPECTING | {"expected_credit_version": 2**53 - 1}]},
+    ),
+    "a changed ledger": ("updateLedger", {"ledger": "golden"}, models.UpdateLedgerRequest, {"revision": 1}),
+    "a changed account": (
+        "updateAccount",
+        {"ledger": "golden", "account": "users:42:wallet"},
+        models.UpdateAccountRequest,
+        {"revision": 2**53 - 1},
+    ),
+    "a frozen account": (
+        "updateAccount",
+        {"ledger": "golden", "account": "users:42:wallet"},
+        models.UpdateAccountRequest,
+        {"revision": 2, "status": "frozen", "minimum_balance": "0", "metadata": {"customer": "42"}},
+    ),
+    "a closing": (
+        "closePeriod",
+        {"ledger": "golden"},
+        models.ClosePeriodRequest,
+        {"before": "2026-10-01T00:00:00Z", "reason": "September is done"},
+    ),
+    "a reopening": ("reopenPeriod", {"ledger": "golden"}, models.ReopenPeriodRequest, {"reason": "A correction"}),
 }
 GOLDEN = {
     "a ledger": "a04eb37483fb68aac04286ec52749757",
@@ -495,6 +527,12 @@ GOLDEN = {
     "a transaction": "eeb2992d852836c52a16688cfe69756b",
     "a transaction that says everything": "07b158a2749e905ca3c2305ec00b28bb",
     "the same transaction in another ledger": "dc38c94d11d14a427cd1716109287d62",
+    "a transaction on a condition": "f7ed5d31efa525db2faf011ae84063ae",
+    "a changed ledger": "b17898316f0a3e5ca268088fa40f4285",
+    "a changed account": "278b04b2d0a862ed0b5bbd2ec05fa0f9",
+    "a frozen account": "c93a7090afc57f3f9d109a5da695a118",
+    "a closing": "d01b61d22fdae81142e44b96cf448bc3",
+    "a reopening": "eb09562aa8f33fdaa995a6b8410fde01",
 }
 
 

@@ -119,6 +119,10 @@ class Books:
         match operation:
             case "createAccount":
                 expected, path = self.model.create_account(name, key, sent), "/accounts"
+            case "closePeriod":
+                expected, path = self.model.close_period(name, key, sent), "/closings"
+            case "reopenPeriod":
+                expected, path = self.model.reopen_period(name, key, sent), "/reopenings"
             case "updateLedger":
                 expected = self.model.update_ledger(name, key, sent)
                 method, path = "PUT", ""
@@ -141,6 +145,14 @@ class Books:
     def post(self, *postings: tuple[str, str, int], key: str | None = "", **fields: Any) -> Answer:
         moves = [{"debit_account": d, "credit_account": c, "amount": str(amount)} for d, c, amount in postings]
         return self.write("postTransaction", "main", self._key(key), {"postings": moves, **fields})
+
+    def close_before(self, before: Any, *, key: str | None = "", reason: str = "done") -> Answer:
+        before = before if isinstance(before, str) else before.isoformat()
+        return self.write("closePeriod", "main", self._key(key), {"before": before, "reason": reason})
+
+    def reopen(self, before: datetime | None = None, *, key: str | None = "", reason: str = "amiss") -> Answer:
+        body = {"reason": reason} | ({} if before is None else {"before": before.isoformat()})
+        return self.write("reopenPeriod", "main", self._key(key), body)
 
     def update_ledger(self, revision: int, *, key: str | None = "", ledger: str = "main", **fields: Any) -> Answer:
         return self.write("updateLedger", ledger, self._key(key), {"revision": revision, **fields})
@@ -295,9 +307,10 @@ class Books:
 def rewrite(body: Body, operation: str = "") -> Body:
     """The same request in other words: another order, another offset, a default said or left unsaid."""
     other = dict(reversed(body.items()))
-    if "effective_at" in other and "1900" < other["effective_at"] < "9000":
-        zone = timezone(timedelta(hours=5, minutes=30))
-        other["effective_at"] = instant(other["effective_at"]).astimezone(zone).isoformat()
+    for name in other.keys() & {"effective_at", "before"}:
+        if "1900" < other[name] < "9000":
+            zone = timezone(timedelta(hours=5, minutes=30))
+            other[name] = instant(other[name]).astimezone(zone).isoformat()
     if other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
         other["metadata"] = {}
     default = operation == "updateAccount" and other.get("status", "open") == "open"
@@ -361,6 +374,7 @@ def test_a_ledger_created_again_is_answered_as_the_first_time(books: Books) -> N
     assert books.create_ledger("other", description="Ours") == Answer(201, first.body, replayed=True)
     assert books.read_ledger("other").body == {
         **first.body,
+        "closed_before": None,
         "sequence": 2,
         "recorded_at": START + timedelta(seconds=5),
     }
@@ -986,6 +1000,102 @@ def test_a_ledger_created_again_after_a_change_is_answered_as_the_first_time(boo
     assert refusal(books.update_ledger(1, key="k", ledger="other")) == ["idempotency_key_reused"]
 
 
+# Periods
+
+OCTOBER = START - timedelta(days=60)
+
+
+def test_books_are_closed_before_an_instant_by_somebody_for_a_reason(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.advance(1)
+    answer = books.close_before(OCTOBER, reason="September is done")
+    period = {
+        "closed_before": OCTOBER,
+        "reason": "September is done",
+        "actor": "operator",
+        "sequence": 4,
+        "recorded_at": START + timedelta(seconds=1),
+    }
+    assert (answer.status, answer.body) == (201, period)
+    event = books.read_events(3, 1).body["items"][0]
+    assert (event["kind"], event["period"]) == ("period_closed", period)
+    assert books.read_ledger().body["closed_before"] == OCTOBER
+    assert refusal(books.read_transaction(4)) == ["transaction_not_found"]
+    early = books.post(("a", "b", 1), effective_at=(OCTOBER - MICROSECOND).isoformat())
+    assert refusal(early, "pointer") == ["period_closed", "/effective_at"]
+    assert books.post(("a", "b", 1), effective_at=OCTOBER.isoformat()).status == 201
+    assert books.post(("a", "b", 1)).status == 201
+
+
+def test_books_close_up_to_the_clock_and_only_forward(books: Books) -> None:
+    out = ["time_out_of_range", "/before"]
+    assert refusal(books.close_before(START + MICROSECOND), "pointer") == out
+    assert refusal(books.close_before("1899-12-31T23:59:59.999999Z"), "pointer") == out
+    assert books.close_before(OCTOBER).status == 201
+    assert refusal(books.close_before(OCTOBER), "pointer") == out
+    assert refusal(books.close_before(OCTOBER - MICROSECOND), "pointer") == out
+    assert books.close_before(OCTOBER + MICROSECOND).status == 201
+    assert books.close_before(START).status == 201
+    assert refusal(books.close_before(START + MICROSECOND)) == ["time_out_of_range"]
+
+
+def test_what_happens_now_is_never_in_closed_books(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    assert books.close_before(START).status == 201
+    assert books.post(("a", "b", 1)).body["effective_at"] == START
+    books.advance(-3600)
+    assert books.post(("a", "b", 1)).body["effective_at"] == START
+    assert refusal(books.close_before(START), "pointer") == ["time_out_of_range", "/before"]
+    assert refusal(books.post(("a", "b", 1), effective_at=books.model.now.isoformat())) == ["period_closed"]
+
+
+def test_books_are_reopened_to_an_earlier_instant_or_whole(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    out = ["time_out_of_range", "/before"]
+    assert refusal(books.reopen(), "pointer") == out
+    assert refusal(books.reopen(OCTOBER), "pointer") == out
+    books.close_before(START)
+    assert refusal(books.reopen(START), "pointer") == out
+    assert refusal(books.reopen(START + MICROSECOND), "pointer") == out
+    answer = books.reopen(OCTOBER, reason="The bank was wrong")
+    assert [answer.body[name] for name in ("closed_before", "reason")] == [OCTOBER, "The bank was wrong"]
+    assert books.read_events(answer.body["sequence"] - 1, 1).body["items"][0]["kind"] == "period_reopened"
+    assert books.post(("a", "b", 1), effective_at=OCTOBER.isoformat()).status == 201
+    assert refusal(books.post(("a", "b", 1), effective_at=(OCTOBER - MICROSECOND).isoformat())) == ["period_closed"]
+    assert books.reopen().body["closed_before"] is None
+    assert books.read_ledger().body["closed_before"] is None
+    assert books.post(("a", "b", 1), effective_at="1900-01-01T00:00:00Z").status == 201
+    assert refusal(books.reopen(), "pointer") == out
+    assert books.close_before(OCTOBER).status == 201
+
+
+def test_closed_books_refuse_after_impossible_times_and_before_references(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 1), reference="r")
+    books.close_before(OCTOBER)
+    answer = books.post(("a", "none", 1), reference="r", effective_at="1899-12-31T23:59:59Z")
+    assert refusal(answer) == ["time_out_of_range"]
+    answer = books.post(("a", "none", 1), reference="r", effective_at="2000-01-01T00:00:00Z")
+    assert refusal(answer) == ["period_closed"]
+    assert refusal(books.post(("a", "none", 1), reference="r", effective_at=OCTOBER.isoformat())) == [
+        "reference_exists"
+    ]
+
+
+def test_periods_replayed_show_their_own_events(books: Books) -> None:
+    closed = books.close_before(OCTOBER, key="c")
+    opened = books.reopen(key="o")
+    books.close_before(START)
+    assert books.close_before(OCTOBER, key="c") == Answer(201, closed.body, replayed=True)
+    assert books.reopen(key="o") == Answer(201, opened.body, replayed=True)
+    assert refusal(books.close_before(OCTOBER, key="c", reason="other")) == ["idempotency_key_reused"]
+    assert refusal(books.reopen(key="c")) == ["idempotency_key_reused"]
+
+
 # What hypothesis comes upon
 
 LEDGERS = ["a", "_", "B"]
@@ -1146,6 +1256,13 @@ class Comparison(RuleBasedStateMachine):
         book = self.books.model.books.get(self.books.prefix + ledger)
         revision = (ledger_in_force(book)["revision"] if book else 1) + stale
         return self.send("updateLedger", ledger, {"revision": revision, **fields})
+
+    @rule(target=writes, ledger=ledgers, seconds=st.sampled_from([0.0, *SECONDS, -3600.0]), reopen=st.integers(0, 2))
+    def move_the_period(self, ledger: str, seconds: float, reopen: int) -> Write:
+        body = {"before": (self.books.model.now - timedelta(seconds=seconds)).isoformat(), "reason": "so"}
+        if reopen == 2:
+            del body["before"]
+        return self.send("reopenPeriod" if reopen else "closePeriod", ledger, body)
 
     @rule(write=writes, rewritten=st.booleans())
     def retry(self, write: Write, rewritten: bool) -> None:

@@ -40,6 +40,7 @@ STATUS: dict[type[Refusal], int] = {
     refusals.IdempotencyKeyReused: 422,
     refusals.LimitNotMet: 422,
     refusals.TimeOutOfRange: 422,
+    refusals.PeriodClosed: 422,
     refusals.SequenceOutOfRange: 422,
     refusals.UnknownAccount: 422,
     refusals.AssetMismatch: 422,

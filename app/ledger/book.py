@@ -9,7 +9,7 @@ from typing import Any
 from asyncpg import Connection
 
 from app.ledger.refusals import LedgerNotFound
-from app.ledger.values import Account, Decision, Entry, Event, Head, LedgerEvent
+from app.ledger.values import Account, Decision, Entry, Event, Head, LedgerEvent, PeriodEvent
 
 # Each look-up is fenced (`offset 0`) so that a plan made on empty tables goes through the index even then.
 # The parts are rows of one shape, since arrays of rows do not travel between the nodes of a cluster.
@@ -58,6 +58,7 @@ class Book:
         keys: dict[bytes, KeyRow] | None = None,
     ) -> None:
         self.head = head
+        self.closed_before = head.closed_before
         self.configured_by = head.configured_by
         self.configuration_revision = head.configuration_revision
         self.accounts = accounts or {}
@@ -91,6 +92,8 @@ class Book:
         if isinstance(decision.event, LedgerEvent):
             self.configured_by = decision.event.sequence
             self.configuration_revision = decision.event.revision
+        elif isinstance(decision.event, PeriodEvent):
+            self.closed_before = decision.event.closed_before
         reference = getattr(decision.event, "reference", None)
         if reference is not None:
             self.references.add(reference)

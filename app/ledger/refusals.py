@@ -12,7 +12,7 @@
     ├── BooksRefuse             the rules refuse it; frozen with its key
     │   ├── AccountExists, RevisionConflict, LimitNotMet, AccountNotEmpty
     │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch, AccountClosed, AccountFrozen
-    │   ├── VersionConflict
+    │   ├── VersionConflict, PeriodClosed
     │   └── AmountOverflow, InsufficientFunds, MaximumExceeded
     └── ServiceFailed           the service could not answer
         └── Overloaded, StorageUnavailable, OutcomeUnknown, InternalError
@@ -262,11 +262,23 @@ class AccountFrozen(BooksRefuse):
 
 @dataclass(eq=False)
 class TimeOutOfRange(BooksRefuse):
-    """An effective time lies before the year 1900, or more than a minute ahead of the service's clock. The
-    refusal is frozen with its key: use a new key once the time has come."""
+    """An effective time lies before the year 1900, or more than a minute ahead of the service's clock; or books
+    are to be closed before an instant that lies in the future or is not after the one they are closed before; or
+    reopened where that would not move this instant back. The refusal is frozen with its key: use a new key once
+    the time has come."""
 
     code = "time_out_of_range"
     title = "The time is out of range"
+    pointer: str
+
+
+@dataclass(eq=False)
+class PeriodClosed(BooksRefuse):
+    """The books are closed before an instant that is later than the effective time. Give the transaction a later
+    effective time, or reopen the books; then use a new key."""
+
+    code = "period_closed"
+    title = "The books are closed for that time"
     pointer: str
 
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from app.ledger.book import Book
 from app.ledger.configurations import update_account, update_ledger
+from app.ledger.periods import check_period, close_period, reopen_period
 from app.ledger.refusals import (
     AccountClosed,
     AccountExists,
@@ -25,6 +26,7 @@ from app.ledger.values import (
     EARLIEST,
     Account,
     AccountEvent,
+    ClosePeriod,
     Command,
     CreateLedger,
     Decision,
@@ -34,6 +36,7 @@ from app.ledger.values import (
     OpenAccount,
     Posting,
     PostTransaction,
+    ReopenPeriod,
     Side,
     TransactionEvent,
     UpdateAccount,
@@ -56,6 +59,10 @@ def decide(command: Command, book: Book, *, now: datetime, actor: str) -> Decisi
             return open_account(command, book, now=now, actor=actor)
         case UpdateAccount():
             return update_account(command, book, now=now, actor=actor)
+        case ClosePeriod():
+            return close_period(command, book, now=now, actor=actor)
+        case ReopenPeriod():
+            return reopen_period(command, book, now=now, actor=actor)
         case UpdateLedger():
             return update_ledger(command, book, now=now, actor=actor)
         case CreateLedger():
@@ -133,6 +140,7 @@ def post_transaction(command: PostTransaction, book: Book, *, now: datetime, act
     effective_at = command.effective_at
     if effective_at is not None and not EARLIEST <= effective_at <= now + AHEAD_MAX:
         raise TimeOutOfRange(pointer="/effective_at")
+    check_period(effective_at, book)
     if command.reference is not None and command.reference in book.references:
         raise ReferenceExists(pointer="/reference")
     _check_accounts(command.moves, book)

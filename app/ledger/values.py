@@ -114,7 +114,29 @@ class PostTransaction:
         return 2 + 2 * len(self.moves)
 
 
-Command = CreateLedger | UpdateLedger | OpenAccount | UpdateAccount | PostTransaction
+@dataclass(frozen=True, slots=True)
+class ClosePeriod:
+    before: datetime
+    reason: str
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    reference: ClassVar[None] = None
+    weight: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenPeriod:
+    """Move the instant that the books are closed before back to an earlier one, or away."""
+
+    before: datetime | None
+    reason: str
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    reference: ClassVar[None] = None
+    weight: ClassVar[int] = 2
+
+
+Command = CreateLedger | UpdateLedger | OpenAccount | UpdateAccount | PostTransaction | ClosePeriod | ReopenPeriod
 
 
 # The state that commands are decided on.
@@ -243,7 +265,28 @@ class TransactionEvent:
         return self
 
 
-Event = LedgerEvent | AccountEvent | TransactionEvent
+@dataclass(frozen=True, slots=True)
+class PeriodEvent:
+    """From here on the books are closed before an instant, or not at all. Its description is the reason."""
+
+    sequence: int
+    kind: str
+    recorded_at: datetime
+    actor: str
+    closed_before: datetime | None
+    description: str
+    metadata: dict[str, str]
+
+    @property
+    def reason(self) -> str:
+        return self.description
+
+    @property
+    def period(self) -> PeriodEvent:
+        return self
+
+
+Event = LedgerEvent | AccountEvent | TransactionEvent | PeriodEvent
 
 
 @dataclass(frozen=True, slots=True)
