@@ -299,7 +299,8 @@ class Books:
             assert body["request_id"] == got.headers["X-Request-Id"]
             prose = {name: body[name] for name in ("type", "title", "detail")}
             if write is not None and not expected.replayed:
-                self.prose.setdefault(write, prose)
+                if got.status_code != 404:  # which leaves the key free for another answer
+                    self.prose.setdefault(write, prose)
             elif write is not None:
                 assert prose == self.prose[write]
 
