@@ -312,7 +312,8 @@ def rewrite(body: Body, operation: str = "") -> Body:
         if "1900" < other[name] < "9000":
             zone = timezone(timedelta(hours=5, minutes=30))
             other[name] = instant(other[name]).astimezone(zone).isoformat()
-    if other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
+    has_metadata = "reason" not in other
+    if has_metadata and other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
         other["metadata"] = {}
     default = operation == "updateAccount" and other.get("status", "open") == "open"
     if default and other.pop("status", None) is None:
