@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import MISSING, BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import MISSING, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _TIMESTAMP = re.compile(
@@ -62,6 +62,10 @@ Timestamp = Annotated[
     BeforeValidator(_read_timestamp, json_schema_input_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
+
+# A whole number in a body: neither text nor a boolean passes for one.
+SeenRevision = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1)]
+SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
 
 
 def given[Value](value: Value) -> Value | None:

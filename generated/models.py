@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
 
-from app.wire import Amount, Balance, Counter, NullableBalance, Timestamp, Total
+from app.wire import Amount, Balance, Counter, NullableBalance, SeenRevision, SeenVersion, Timestamp, Total
 
 type LedgerName = Annotated[
     StrictStr, Field(examples=["main"], max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -72,6 +72,20 @@ Free text for people, without control characters other than tab and line feed.
 """
 
 
+type Reason = Annotated[
+    StrictStr,
+    Field(
+        examples=["September was reconciled with the bank"],
+        max_length=1000,
+        min_length=1,
+        pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$",
+    ),
+]
+"""
+Why, for whoever audits the books; free text as a description is, but not empty.
+"""
+
+
 type MetadataAdditionalProperty = Annotated[
     StrictStr, Field(max_length=500, pattern="^[^\\u0000-\\u0008\\u000B-\\u001F\\u007F]*$")
 ]
@@ -94,6 +108,14 @@ type Side = Literal["debit", "credit"]
 type Order = Literal["newest", "oldest"]
 
 
+type AccountStatus = Literal["open", "frozen", "closed"]
+"""
+Open unless said otherwise. Only an open account takes postings; a closed one has a posted balance of zero
+and nothing pending.
+
+"""
+
+
 class Health(BaseModel):
     status: StrictStr
     """
@@ -106,6 +128,19 @@ class CreateLedgerRequest(BaseModel):
         extra="forbid",
     )
     name: LedgerName
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
+class UpdateLedgerRequest(BaseModel):
+    """
+    A ledger's whole configuration; what is left out is none afterwards.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    revision: SeenRevision
     description: Description | MISSING = MISSING
     metadata: Metadata | MISSING = MISSING
 
@@ -138,6 +173,10 @@ class Ledger(BaseModel):
     """
     Counts the configurations, from 1.
     """
+    closed_before: Timestamp | None
+    """
+    The instant that the books are closed before, or null.
+    """
     sequence: Annotated[int, Field(ge=1, le=9007199254740991)]
     """
     The last event of the log.
@@ -163,6 +202,22 @@ class CreateAccountRequest(BaseModel):
     metadata: Metadata | MISSING = MISSING
 
 
+class UpdateAccountRequest(BaseModel):
+    """
+    An account's whole configuration; what is left out is none afterwards.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    revision: SeenRevision
+    status: AccountStatus | MISSING = MISSING
+    minimum_balance: Balance | MISSING = MISSING
+    maximum_balance: Balance | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
 class AccountConfiguration(BaseModel):
     """
     An account's configuration as one event of the log recorded it.
@@ -173,7 +228,7 @@ class AccountConfiguration(BaseModel):
     normal_side: Side
     status: StrictStr
     """
-    `open`; more may follow.
+    `open`, `frozen` or `closed`; more may follow.
     """
     minimum_balance: NullableBalance | None
     """
@@ -203,7 +258,7 @@ class Account(BaseModel):
     normal_side: Side
     status: StrictStr
     """
-    `open`; more may follow.
+    `open`, `frozen` or `closed`; more may follow.
     """
     minimum_balance: NullableBalance | None
     """
@@ -279,6 +334,8 @@ class PostingRequest(BaseModel):
     debit_account: AccountPath
     credit_account: AccountPath
     amount: Amount
+    expected_debit_version: SeenVersion | MISSING = MISSING
+    expected_credit_version: SeenVersion | MISSING = MISSING
 
 
 class PostTransactionRequest(BaseModel):
@@ -348,10 +405,46 @@ class TransactionPage(BaseModel):
     sequence: EventSequence
 
 
+class ClosePeriodRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    before: Timestamp
+    reason: Reason
+
+
+class ReopenPeriodRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    before: Timestamp | MISSING = MISSING
+    reason: Reason
+
+
+class Period(BaseModel):
+    """
+    Up to where the books were closed from one event of the log on, by whom, and why.
+    """
+
+    closed_before: Timestamp | None
+    """
+    No transaction with an earlier effective time is accepted; null if the books are open.
+    """
+    reason: StrictStr
+    actor: StrictStr
+    """
+    The label of the key that asked.
+    """
+    sequence: EventSequence
+    recorded_at: Timestamp
+
+
 class Event(BaseModel):
     """
-    One event of the log. Its `kind` tells which of `ledger`, `account` and `transaction` says what happened:
-    `ledger_created` has `ledger`, `account_opened` has `account`, `transaction_posted` has `transaction`.
+    One event of the log. Its `kind` tells which of `ledger`, `account`, `transaction` and `period` says what
+    happened:
+    `ledger_created` and `ledger_changed` have `ledger`, `account_opened` and `account_changed` have `account`,
+    `transaction_posted` has `transaction`, `period_closed` and `period_reopened` have `period`.
     More kinds may follow.
 
     """
@@ -366,6 +459,7 @@ class Event(BaseModel):
     ledger: LedgerConfiguration | MISSING = MISSING
     account: AccountConfiguration | MISSING = MISSING
     transaction: Transaction | MISSING = MISSING
+    period: Period | MISSING = MISSING
 
 
 class EventPage(BaseModel):

@@ -111,11 +111,26 @@ class Model:
     def create_account(self, ledger: str, key: str | None, body: Body) -> Answer:
         return self._write("createAccount", self._open_account, ledger, key, body)
 
+    def update_ledger(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("updateLedger", self._change_ledger, ledger, key, body, status=200)
+
+    def update_account(self, ledger: str, account: str, key: str | None, body: Body) -> Answer:
+        def decide(book: Book, body: Body) -> Body:
+            return self._change_account(book, account, body)
+
+        return self._write(f"updateAccount {account}", decide, ledger, key, body, status=200)
+
+    def close_period(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("closePeriod", self._close, ledger, key, body)
+
+    def reopen_period(self, ledger: str, key: str | None, body: Body) -> Answer:
+        return self._write("reopenPeriod", self._reopen, ledger, key, body)
+
     def post_transaction(self, ledger: str, key: str | None, body: Body) -> Answer:
         return self._write("postTransaction", self._post, ledger, key, body)
 
     def post_transaction_batch(self, ledger: str, key: str | None, body: Body) -> Answer:
-        return self._write("postTransactionBatch", self._post_batch, ledger, key, body, success=200)
+        return self._write("postTransactionBatch", self._post_batch, ledger, key, body, status=200)
 
     def _write(
         self,
@@ -125,7 +140,7 @@ class Model:
         key: str | None,
         body: Body,
         *,
-        success: int = 201,
+        status: int = 201,
     ) -> Answer:
         if key is None:
             return Refused(400, "idempotency_key_required").answer
@@ -142,11 +157,29 @@ class Model:
                 return Refused(422, "idempotency_key_reused").answer
             return Answer(first.status, first.body, replayed=True)
         try:
-            answer = Answer(success, decide(book, body))
+            answer = Answer(status, decide(book, body))
         except Refused as refused:
             answer = refused.answer
+            if answer.status == 404:  # what is not there yet may come: the key stays free
+                return answer
         book.keys[key] = (meaning(operation, body), answer)
         return answer
+
+    def _change_ledger(self, book: Book, body: Body) -> Body:
+        before = ledger_in_force(book)
+        if body["revision"] != before["revision"]:
+            raise Refused(409, "revision_conflict", pointer="/revision")
+        event = book.record("ledger_changed", self.now, self.actor)
+        changed = {
+            "name": before["name"],
+            "description": body.get("description"),
+            "metadata": body.get("metadata", {}),
+            "revision": before["revision"] + 1,
+            "sequence": event["sequence"],
+            "recorded_at": event["recorded_at"],
+        }
+        book.events.append({**event, "ledger": changed})
+        return changed
 
     def _open_account(self, book: Book, body: Body) -> Body:
         if body["path"] in book.accounts:
@@ -173,6 +206,57 @@ class Model:
         book.accounts[body["path"]] = Account(opened)
         return opened
 
+    def _change_account(self, book: Book, path: str, body: Body) -> Body:
+        if path not in book.accounts:
+            raise Refused(404, "account_not_found")
+        account = book.accounts[path]
+        before, status = account.opened, body.get("status", "open")
+        if body["revision"] != before["revision"]:
+            raise Refused(409, "revision_conflict", pointer="/revision")
+        posted = account.posted(debits=account.debits, credits=account.credits)
+        if "minimum_balance" in body and posted < int(body["minimum_balance"]):
+            raise Refused(422, "limit_not_met", pointer="/minimum_balance")
+        if "maximum_balance" in body and posted > int(body["maximum_balance"]):
+            raise Refused(422, "limit_not_met", pointer="/maximum_balance")
+        if {before["status"], status} == {"frozen", "closed"}:
+            raise Refused(422, f"account_{before['status']}", account=path)
+        if status == "closed" and posted != 0:
+            raise Refused(422, "account_not_empty", account=path)
+        event = book.record("account_changed", self.now, self.actor)
+        # The configuration in force takes the place of the one that the account was opened with.
+        account.opened = {
+            **before,
+            "status": status,
+            "minimum_balance": body.get("minimum_balance"),
+            "maximum_balance": body.get("maximum_balance"),
+            "description": body.get("description"),
+            "metadata": body.get("metadata", {}),
+            "revision": before["revision"] + 1,
+            "sequence": event["sequence"],
+            "recorded_at": event["recorded_at"],
+        }
+        book.events.append({**event, "account": account.opened})
+        return account.opened
+
+    def _close(self, book: Book, body: Body) -> Body:
+        before, closed = instant(body["before"]), closed_before(book)
+        if not EFFECTIVE_MIN <= before <= self.now or (closed is not None and before <= closed):
+            raise Refused(422, "time_out_of_range", pointer="/before")
+        return self._period(book, "period_closed", before, body["reason"])
+
+    def _reopen(self, book: Book, body: Body) -> Body:
+        before, closed = instant(body["before"]) if "before" in body else None, closed_before(book)
+        if closed is None or (before is not None and not EFFECTIVE_MIN <= before < closed):
+            raise Refused(422, "time_out_of_range", pointer="/before")
+        return self._period(book, "period_reopened", before, body["reason"])
+
+    def _period(self, book: Book, kind: str, before: datetime | None, reason: str) -> Body:
+        event = book.record(kind, self.now, self.actor)
+        told = {name: event[name] for name in ("sequence", "recorded_at", "actor")}
+        period = {"closed_before": before, "reason": reason, **told}
+        book.events.append({**event, "period": period})
+        return period
+
     def _post(self, book: Book, body: Body) -> Body:
         event = book.record("transaction_posted", self.now, self.actor)
         event["effective_at"] = event["recorded_at"]
@@ -180,6 +264,8 @@ class Model:
             event["effective_at"] = instant(body["effective_at"])
             if not EFFECTIVE_MIN <= event["effective_at"] <= self.now + AHEAD_MAX:
                 raise Refused(422, "time_out_of_range", pointer="/effective_at")
+            if (closed := closed_before(book)) is not None and event["effective_at"] < closed:
+                raise Refused(422, "period_closed", pointer="/effective_at")
         if body.get("reference") in book.references:
             raise Refused(409, "reference_exists", pointer="/reference")
         self._check_accounts(book, body["postings"])
@@ -194,7 +280,7 @@ class Model:
             credited = book.accounts[posting["credit_account"]]
             event["postings"].append(
                 {
-                    **posting,
+                    **{name: posting[name] for name in ("debit_account", "credit_account", "amount")},
                     "asset": debited.opened["asset"],
                     "debit_version": self._enter(debited, "debit", posting, event),
                     "credit_version": self._enter(credited, "credit", posting, event),
@@ -236,6 +322,16 @@ class Model:
             )
             if debited.opened["asset"] != credited.opened["asset"]:
                 raise Refused(422, "asset_mismatch", pointer=f"/postings/{number}")
+        for status in ("closed", "frozen"):
+            for posting in postings:
+                for path in (posting["debit_account"], posting["credit_account"]):
+                    if book.accounts[path].opened["status"] == status:
+                        raise Refused(422, f"account_{status}", account=path)
+        for number, posting in enumerate(postings):
+            for side in ("debit", "credit"):
+                version = len(book.accounts[posting[f"{side}_account"]].entries)
+                if posting.get(f"expected_{side}_version", version) != version:
+                    raise Refused(409, "version_conflict", pointer=f"/postings/{number}/expected_{side}_version")
 
     def _check_limits(self, book: Book, postings: list[Body]) -> None:
         """Judge the result of the whole transaction, account by account as the postings name them."""
@@ -357,7 +453,8 @@ class Model:
     def _ledger(self, book: Book) -> Body:
         last = book.events[-1]
         return {
-            **book.events[0]["ledger"],
+            **ledger_in_force(book),
+            "closed_before": closed_before(book),
             "sequence": last["sequence"],
             "recorded_at": last["recorded_at"],
         }
@@ -383,6 +480,16 @@ class Model:
         }
 
 
+def ledger_in_force(book: Book) -> Body:
+    return [event["ledger"] for event in book.events if "ledger" in event][-1]
+
+
+def closed_before(book: Book) -> datetime | None:
+    """The instant that the books are closed before, which is what the last word on it says."""
+    periods = [event["period"] for event in book.events if "period" in event]
+    return periods[-1]["closed_before"] if periods else None
+
+
 def transactions(book: Book) -> list[Body]:
     return [event["transaction"] for event in book.events if "transaction" in event]
 
@@ -400,9 +507,10 @@ def instant(text: str) -> datetime:
 
 def meaning(operation: str, body: Body) -> str:
     """The same text for two requests if and only if they ask for the same."""
-    said = {name: value for name, value in body.items() if (name, value) != ("metadata", {})}
-    if "effective_at" in said:
-        said["effective_at"] = instant(said["effective_at"]).isoformat()
+    defaults = ("metadata", {}), ("status", "open")
+    said = {name: value for name, value in body.items() if (name, value) not in defaults}
+    for name in said.keys() & {"effective_at", "before"}:
+        said[name] = instant(said[name]).isoformat()
     if "transactions" in said:
         said["transactions"] = [meaning("", transaction) for transaction in said["transactions"]]
     if said.get("atomic") is True:
@@ -418,7 +526,7 @@ def in_plain(said: Any) -> Any:
         return said
     prose = ("type", "title", "detail", "request_id", "errors") if "code" in said else ()
     return {
-        name: in_utc(value) if name in ("recorded_at", "effective_at") else in_plain(value)
+        name: in_utc(value) if value and name in ("recorded_at", "effective_at", "closed_before") else in_plain(value)
         for name, value in said.items()
         if name not in prose
     }

@@ -87,9 +87,11 @@ def test_every_operation_is_described_in_full(name):
 
 
 def test_the_examples_work_when_run_in_order(service):
-    """A reader who runs every example from top to bottom gets what the contract promises."""
+    """A reader who runs every example from top to bottom, and then changes configurations, gets what the contract
+    promises."""
+    order = sorted(OPERATIONS, key=lambda name: OPERATIONS[name][0] == "put")
     with service.client() as client:
-        done = {name: list(_run_examples(client, name)) for name in OPERATIONS}
+        done = {name: list(_run_examples(client, name)) for name in order}
     failed = {name: answers for name, answers in done.items() if any(a.status_code >= 400 for a in answers)}
     assert {} == {name: [a.text for a in answers] for name, answers in failed.items()}
     assert [201, 201] == [answer.status_code for answer in done["createAccount"]]

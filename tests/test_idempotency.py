@@ -57,6 +57,11 @@ class Caller:
         body = {"postings": [{"debit_account": debit, "credit_account": credit, "amount": str(amount)}]} | changes
         return self.write("transactions", body, key or uuid.uuid4().hex)
 
+    def change(self, path: str, revision: int, key: str | None = None, **configuration: Any) -> httpx.Response:
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        url = f"/v1/ledgers/{self.ledger}/accounts/{path}"
+        return self.client.put(url, json={"revision": revision} | configuration, headers=headers)
+
     def sequence(self) -> int:
         return self.client.get(f"/v1/ledgers/{self.ledger}").json()["sequence"]
 
@@ -218,6 +223,8 @@ def test_the_same_key_in_two_ledgers_is_two_keys(caller: Caller, client: httpx.C
 
 # Refusals of the books are frozen with their key.
 
+EXPECTING = {"debit_account": "cash", "credit_account": "other", "amount": "1", "expected_debit_version": 1}
+
 
 def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], Callable[[Caller, Service], Any], int]]:
     """Each refusal of the books: a request that meets it, what happens then, and what a new key is answered."""
@@ -241,6 +248,24 @@ def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], C
         ),
         "unknown_account": (lambda c, key: c.post("cash", "new", 1, key), lambda c, _: c.open("new"), 201),
         "asset_mismatch": (lambda c, key: c.post("cash", "coins", 1, key), nothing, 422),
+        "period_closed": (
+            lambda c, key: c.post("cash", "other", 1, key, effective_at="2001-01-01T00:00:00Z"),
+            lambda c, _: c.write("reopenings", {"reason": "a correction"}, "reopening"),
+            201,
+        ),
+        "version_conflict": (
+            lambda c, key: c.write("transactions", {"postings": [EXPECTING]}, key),
+            lambda c, _: c.post("cash", "other", 1),
+            201,
+        ),
+        "revision_conflict": (lambda c, key: c.change("cash", 2, key), lambda c, _: c.change("cash", 1), 200),
+        "account_not_empty": (
+            lambda c, key: c.change("other", 1, key, status="closed"),
+            lambda c, _: c.post("other", "full", 1),
+            200,
+        ),
+        "account_frozen": (lambda c, key: c.post("cash", "frozen", 1, key), lambda c, _: c.change("frozen", 2), 201),
+        "account_closed": (lambda c, key: c.post("cash", "closed", 1, key), lambda c, _: c.change("closed", 2), 201),
         "amount_overflow": (lambda c, key: c.post("full", "cash", full, key), nothing, 422),
         "insufficient_funds": (
             lambda c, key: c.post("wallet", "cash", 500, key),
@@ -261,7 +286,11 @@ def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller,
     caller.open("coins", asset="BTC/8")
     caller.open("full")
     caller.open("capped", maximum_balance="10")
+    for status in ("frozen", "closed"):
+        caller.open(status)
+        assert caller.change(status, 1, status=status).status_code == 200
     caller.post("full", "other", 1, reference="taken")
+    caller.write("closings", {"before": "2002-01-01T00:00:00Z", "reason": "done"}, "closing")
     before = caller.sequence()
     first = ask(caller, "k")
     assert first.json()["code"] == code
@@ -275,6 +304,23 @@ def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller,
     assert (again.status_code, again.headers.get(REPLAYED)) == (expected, None)
     assert is_replay(first, ask(caller, "k"))
     service.clock.now = now
+
+
+def test_a_write_about_an_account_that_is_not_there_leaves_its_key_free(caller: Caller) -> None:
+    assert caller.change("new", 1, "k").json()["code"] == "account_not_found"
+    caller.open("new")
+    changed = caller.change("new", 1, "k", status="frozen")
+    assert (changed.status_code, changed.json()["status"]) == (200, "frozen")
+    assert is_replay(changed, caller.change("new", 1, "k", status="frozen"))
+
+
+def test_open_is_the_status_that_is_meant_if_none_is_said(caller: Caller) -> None:
+    first = caller.change("cash", 1, "k")
+    assert is_replay(first, caller.change("cash", 1, "k", status="open", metadata={}))
+    assert caller.change("cash", 1, "k", status="closed").json()["code"] == "idempotency_key_reused"
+    assert caller.change("cash", 2, "null", status=None).json()["code"] == "validation_failed"
+    for revision in ("2", True, 2.5, 0, 2**53):
+        assert caller.change("cash", revision, "odd").json()["code"] == "validation_failed"
 
 
 def test_every_refusal_of_the_books_is_tried_above() -> None:
@@ -459,6 +505,32 @@ GOLDEN_BODIES: dict[str, tuple[str, dict[str, str], type[BaseModel], dict[str, A
         models.PostTransactionBatchRequest,
         {"transactions": [TRANSACTION], "atomic": False},
     ),
+    "a transaction on a condition": (
+        "postTransaction",
+        {"ledger": "golden"},
+        models.PostTransactionRequest,
+        {"postings": [EXPECTING | {"expected_credit_version": 2**53 - 1}]},
+    ),
+    "a changed ledger": ("updateLedger", {"ledger": "golden"}, models.UpdateLedgerRequest, {"revision": 1}),
+    "a changed account": (
+        "updateAccount",
+        {"ledger": "golden", "account": "users:42:wallet"},
+        models.UpdateAccountRequest,
+        {"revision": 2**53 - 1},
+    ),
+    "a frozen account": (
+        "updateAccount",
+        {"ledger": "golden", "account": "users:42:wallet"},
+        models.UpdateAccountRequest,
+        {"revision": 2, "status": "frozen", "minimum_balance": "0", "metadata": {"customer": "42"}},
+    ),
+    "a closing": (
+        "closePeriod",
+        {"ledger": "golden"},
+        models.ClosePeriodRequest,
+        {"before": "2026-10-01T00:00:00Z", "reason": "September is done"},
+    ),
+    "a reopening": ("reopenPeriod", {"ledger": "golden"}, models.ReopenPeriodRequest, {"reason": "A correction"}),
 }
 GOLDEN = {
     "a ledger": "a04eb37483fb68aac04286ec52749757",
@@ -470,6 +542,12 @@ GOLDEN = {
     "the same transaction in another ledger": "dc38c94d11d14a427cd1716109287d62",
     "a batch": "dade328d6bd5c1c6808bf3c78e98a91a",
     "a batch of each by itself": "d7589d114864ba87cd122ec50cfb0055",
+    "a transaction on a condition": "f7ed5d31efa525db2faf011ae84063ae",
+    "a changed ledger": "b17898316f0a3e5ca268088fa40f4285",
+    "a changed account": "278b04b2d0a862ed0b5bbd2ec05fa0f9",
+    "a frozen account": "c93a7090afc57f3f9d109a5da695a118",
+    "a closing": "d01b61d22fdae81142e44b96cf448bc3",
+    "a reopening": "eb09562aa8f33fdaa995a6b8410fde01",
 }
 
 
@@ -524,7 +602,8 @@ def test_the_service_stores_the_golden_fingerprints_under_the_digest_of_their_ke
     stored = fetch_now(
         service.database,
         "select encode(key, 'hex'), encode(fingerprint, 'hex') from idempotency_keys "
-        "where ledger_id = (select ledger_id from ledgers where name = 'golden') order by sequence",
+        "where ledger_id = (select ledger_id from ledgers where name = 'golden') "
+        "order by sequence, refusal is not null",
     )
     keys = ["", *(hashlib.sha256(key).hexdigest()[:32] for key in (b"key-1", b"key-2"))]
     assert [tuple(row) for row in stored] == list(zip(keys, (GOLDEN[what] for what in said), strict=True))

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from tests.conftest import Service
-from tests.model import AMOUNT_MAX, Answer, Body, Model, in_plain, instant
+from tests.model import AMOUNT_MAX, Answer, Body, Model, in_plain, instant, ledger_in_force
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -108,17 +108,37 @@ class Books:
             self._compare(expected, got, write=(ledger, ""))
         return expected
 
-    def write(self, operation: str, ledger: str, key: str | None, body: Body, *, rewritten: bool = False) -> Answer:
-        sent = rewrite(body) if rewritten else body
-        if operation == "createAccount":
-            expected, path = self.model.create_account(self.prefix + ledger, key, sent), "accounts"
-        elif operation == "postTransactionBatch":
-            batch = self.model.post_transaction_batch(self.prefix + ledger, key, sent)
-            expected, path = batch, "transaction-batches"
-        else:
-            expected, path = self.model.post_transaction(self.prefix + ledger, key, sent), "transactions"
+    def write(
+        self,
+        operation: str,
+        ledger: str,
+        key: str | None,
+        body: Body,
+        *,
+        rewritten: bool = False,
+        account: str = "",
+    ) -> Answer:
+        sent = rewrite(body, operation) if rewritten else body
+        method, name = "POST", self.prefix + ledger
+        match operation:
+            case "createAccount":
+                expected, path = self.model.create_account(name, key, sent), "/accounts"
+            case "postTransactionBatch":
+                expected, path = self.model.post_transaction_batch(name, key, sent), "/transaction-batches"
+            case "closePeriod":
+                expected, path = self.model.close_period(name, key, sent), "/closings"
+            case "reopenPeriod":
+                expected, path = self.model.reopen_period(name, key, sent), "/reopenings"
+            case "updateLedger":
+                expected = self.model.update_ledger(name, key, sent)
+                method, path = "PUT", ""
+            case "updateAccount":
+                expected = self.model.update_account(name, account, key, sent)
+                method, path = "PUT", f"/accounts/{account}"
+            case _:
+                expected, path = self.model.post_transaction(name, key, sent), "/transactions"
         if self.service is not None:
-            got = self._send("POST", f"/{self.prefix}{ledger}/{path}", body=sent, key=key)
+            got = self._send(method, f"/{name}{path}", body=sent, key=key)
             self._compare(expected, got, write=(ledger, key or ""))
         return expected
 
@@ -131,6 +151,20 @@ class Books:
     def post(self, *postings: tuple[str, str, int], key: str | None = "", **fields: Any) -> Answer:
         moves = [{"debit_account": d, "credit_account": c, "amount": str(amount)} for d, c, amount in postings]
         return self.write("postTransaction", "main", self._key(key), {"postings": moves, **fields})
+
+    def close_before(self, before: Any, *, key: str | None = "", reason: str = "done") -> Answer:
+        before = before if isinstance(before, str) else before.isoformat()
+        return self.write("closePeriod", "main", self._key(key), {"before": before, "reason": reason})
+
+    def reopen(self, before: datetime | None = None, *, key: str | None = "", reason: str = "amiss") -> Answer:
+        body = {"reason": reason} | ({} if before is None else {"before": before.isoformat()})
+        return self.write("reopenPeriod", "main", self._key(key), body)
+
+    def update_ledger(self, revision: int, *, key: str | None = "", ledger: str = "main", **fields: Any) -> Answer:
+        return self.write("updateLedger", ledger, self._key(key), {"revision": revision, **fields})
+
+    def update(self, path: str, revision: int, *, key: str | None = "", **fields: Any) -> Answer:
+        return self.write("updateAccount", "main", self._key(key), {"revision": revision, **fields}, account=path)
 
     def _key(self, key: str | None) -> str | None:
         return secrets.token_hex(8) if key == "" else key
@@ -273,17 +307,22 @@ class Books:
                 self.prose[write] = prose
 
 
-def rewrite(body: Body) -> Body:
+def rewrite(body: Body, operation: str = "") -> Body:
     """The same request in other words: another order, another offset, a default said or left unsaid."""
     other = dict(reversed(body.items()))
     if "transactions" in other:
         transactions = [rewrite(transaction) for transaction in other["transactions"]]
         return {"atomic": other.get("atomic", True), "transactions": transactions}
-    if "effective_at" in other and "1900" < other["effective_at"] < "9000":
-        zone = timezone(timedelta(hours=5, minutes=30))
-        other["effective_at"] = instant(other["effective_at"]).astimezone(zone).isoformat()
-    if other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
+    for name in other.keys() & {"effective_at", "before"}:
+        if "1900" < other[name] < "9000":
+            zone = timezone(timedelta(hours=5, minutes=30))
+            other[name] = instant(other[name]).astimezone(zone).isoformat()
+    has_metadata = "reason" not in other
+    if has_metadata and other.get("metadata", {}) == {} and other.pop("metadata", None) is None:
         other["metadata"] = {}
+    default = operation == "updateAccount" and other.get("status", "open") == "open"
+    if default and other.pop("status", None) is None:
+        other["status"] = "open"
     if "postings" in other:
         other["postings"] = [dict(reversed(posting.items())) for posting in other["postings"]]
     return other
@@ -342,6 +381,7 @@ def test_a_ledger_created_again_is_answered_as_the_first_time(books: Books) -> N
     assert books.create_ledger("other", description="Ours") == Answer(201, first.body, replayed=True)
     assert books.read_ledger("other").body == {
         **first.body,
+        "closed_before": None,
         "sequence": 2,
         "recorded_at": START + timedelta(seconds=5),
     }
@@ -737,6 +777,354 @@ def test_what_is_not_there_is_not_found(books: Books) -> None:
         assert refusal(books.read_list(Listing(kind, "other", "a"), 5)) == not_found
 
 
+# The life of an account
+
+
+def test_an_account_is_reconfigured_whole_and_keeps_its_balances(books: Books) -> None:
+    books.open("wallet", "credit", minimum_balance="-5", description="Old", metadata={"k": "v"})
+    books.open("bank")
+    books.post(("bank", "wallet", 5))
+    books.advance(1)
+    answer = books.update("wallet", 1, maximum_balance="10", metadata={"l": "w"})
+    assert (answer.status, answer.body) == (
+        200,
+        {
+            "path": "wallet",
+            "asset": "USD/2",
+            "normal_side": "credit",
+            "status": "open",
+            "minimum_balance": None,
+            "maximum_balance": "10",
+            "description": None,
+            "metadata": {"l": "w"},
+            "revision": 2,
+            "sequence": 5,
+            "recorded_at": START + timedelta(seconds=1),
+        },
+    )
+    event = books.read_events(4, 1).body["items"][0]
+    assert (event["kind"], event["account"]) == ("account_changed", answer.body)
+    after = books.read_account("wallet").body
+    assert [after[name] for name in ("revision", "version", "posted", "maximum_balance")] == [2, 1, "5", "10"]
+    assert books.post(("wallet", "bank", 50)).status == 201
+    assert refusal(books.post(("bank", "wallet", 56)), "required") == ["maximum_exceeded", "56"]
+
+
+def test_a_reconfiguration_names_the_revision_that_it_saw(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    stale = ["revision_conflict", "/revision"]
+    assert refusal(books.update("a", 2), "pointer") == stale
+    assert books.update("a", 1).body["revision"] == 2
+    assert refusal(books.update("a", 1, minimum_balance="9"), "pointer") == stale
+    assert refusal(books.update("a", 2**53 - 1), "pointer") == stale
+    assert books.update("a", 2).body["revision"] == 3
+    assert books.update("b", 1).status == 200
+
+
+def test_a_busy_accounts_balances_do_not_move_its_revision(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    for _ in range(3):
+        books.post(("a", "b", 1))
+    assert books.update("a", 1, minimum_balance="3").status == 200
+    assert books.read_account("a").body["version"] == 3
+
+
+def test_an_account_that_is_not_there_is_not_found_and_leaves_the_key_free(books: Books) -> None:
+    assert refusal(books.update("a", 1, key="k")) == ["account_not_found"]
+    assert refusal(books.update("a", 1, key="k", minimum_balance="0")) == ["account_not_found"]
+    books.open("a")
+    answer = books.update("a", 1, key="k")
+    assert (answer.status, answer.replayed) == (200, False)
+    assert refusal(books.update("b", 1, key="k")) == ["idempotency_key_reused"]
+    body = {"revision": 1}
+    assert refusal(books.write("updateAccount", "other", "k", body, account="a")) == ["ledger_not_found"]
+
+
+def test_limits_that_present_balances_break_are_refused(books: Books) -> None:
+    books.open("wallet", "credit")
+    books.open("bank")
+    books.post(("bank", "wallet", 5))
+    minimum, maximum = ["limit_not_met", "/minimum_balance"], ["limit_not_met", "/maximum_balance"]
+    assert refusal(books.update("wallet", 1, minimum_balance="6"), "pointer") == minimum
+    assert refusal(books.update("wallet", 1, maximum_balance="4"), "pointer") == maximum
+    assert refusal(books.update("wallet", 1, minimum_balance="6", maximum_balance="4"), "pointer") == minimum
+    assert books.update("wallet", 1, minimum_balance="5", maximum_balance="5").status == 200
+    assert refusal(books.post(("bank", "wallet", 1))) == ["maximum_exceeded"]
+    assert refusal(books.post(("wallet", "bank", 1))) == ["insufficient_funds"]
+
+
+def test_only_an_open_account_takes_postings(books: Books) -> None:
+    for path in ("a", "b", "c"):
+        books.open(path)
+    assert books.update("a", 1, status="frozen").body["status"] == "frozen"
+    assert books.update("b", 1, status="closed").body["status"] == "closed"
+    assert books.read_account("a").body["status"] == "frozen"
+    assert refusal(books.post(("a", "c", 1)), "account") == ["account_frozen", "a"]
+    assert refusal(books.post(("c", "b", 1)), "account") == ["account_closed", "b"]
+    assert refusal(books.post(("a", "c", 1), ("c", "b", 1)), "account") == ["account_closed", "b"]
+    assert books.update("a", 2).body["status"] == "open"
+    assert books.update("b", 2, status="open").body["status"] == "open"
+    assert books.post(("a", "b", 1)).status == 201
+
+
+def test_an_account_closes_only_when_it_is_empty(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 5))
+    assert refusal(books.update("a", 1, status="closed"), "account") == ["account_not_empty", "a"]
+    assert refusal(books.update("b", 1, status="closed"), "account") == ["account_not_empty", "b"]
+    books.post(("b", "a", 5))
+    assert books.update("a", 1, status="closed", description="Done").status == 200
+    assert books.update("a", 2, status="closed", description="Done with").body["revision"] == 3
+    assert refusal(books.update("a", 3, status="closed", minimum_balance="1")) == ["limit_not_met"]
+
+
+def test_between_frozen_and_closed_an_account_passes_through_open(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 5))
+    books.update("a", 1, status="frozen")
+    assert books.update("a", 2, status="frozen").body["revision"] == 3
+    assert refusal(books.update("a", 3, status="closed"), "account") == ["account_frozen", "a"]
+    books.update("a", 3)
+    books.post(("b", "a", 5))
+    books.update("a", 4, status="closed")
+    assert refusal(books.update("a", 5, status="frozen"), "account") == ["account_closed", "a"]
+    assert books.update("a", 5).status == 200
+    assert books.update("a", 6, status="frozen").status == 200
+
+
+def test_account_writes_are_refused_in_the_published_order(books: Books) -> None:
+    """One request has every fault; as each is mended, the next one is answered."""
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 5))
+    books.update("a", 1, status="frozen")
+    wrong = {"status": "closed", "minimum_balance": "6"}
+    assert refusal(books.update("c", 1, **wrong)) == ["account_not_found"]
+    assert refusal(books.update("a", 1, **wrong)) == ["revision_conflict"]
+    assert refusal(books.update("a", 2, **wrong)) == ["limit_not_met"]
+    assert refusal(books.update("a", 2, status="closed")) == ["account_frozen"]
+    books.update("a", 2)
+    assert refusal(books.update("a", 3, status="closed")) == ["account_not_empty"]
+
+
+def test_a_reconfiguration_replayed_shows_its_own_event(books: Books) -> None:
+    books.open("a")
+    first = books.update("a", 1, key="k", minimum_balance="-9", metadata={"b": "1", "a": "2"})
+    conflict = books.update("a", 1, key="c")
+    books.advance(5)
+    books.update("a", 2, status="frozen")
+    again = books.update("a", 1, key="k", minimum_balance="-9", metadata={"a": "2", "b": "1"}, status="open")
+    assert again == Answer(200, first.body, replayed=True)
+    assert books.update("a", 1, key="c", metadata={}) == Answer(409, conflict.body, replayed=True)
+    assert refusal(books.update("a", 1, key="k", minimum_balance="-9")) == ["idempotency_key_reused"]
+    assert refusal(books.update("a", 1, key="c", status="closed")) == ["idempotency_key_reused"]
+
+
+# Conditions
+
+
+def expecting(debited: str, credited: str, amount: int = 1, **versions: int) -> Body:
+    expected = {f"expected_{side}_version": version for side, version in versions.items()}
+    return {"debit_account": debited, "credit_account": credited, "amount": str(amount), **expected}
+
+
+def test_a_posting_may_expect_the_versions_that_its_caller_saw(books: Books) -> None:
+    for path in ("a", "b", "c"):
+        books.open(path)
+
+    def post(*postings: Body, key: str = "", **fields: Any) -> Answer:
+        return books.write("postTransaction", "main", books._key(key), {"postings": list(postings), **fields})
+
+    debit, credit = "/postings/0/expected_debit_version", "/postings/0/expected_credit_version"
+    first = post(expecting("a", "b", debit=0, credit=0), key="k")
+    assert first.status == 201
+    assert "expected_debit_version" not in first.body["postings"][0]
+    assert refusal(post(expecting("a", "b", debit=0)), "pointer") == ["version_conflict", debit]
+    assert refusal(post(expecting("a", "b", debit=1, credit=2)), "pointer") == ["version_conflict", credit]
+    assert refusal(post(expecting("a", "b", debit=2**53 - 1)), "pointer") == ["version_conflict", debit]
+    assert post(expecting("c", "b", debit=0)).status == 201
+    assert post(expecting("a", "b", debit=1)).status == 201
+    assert post(expecting("a", "b", debit=0, credit=0), key="k") == Answer(201, first.body, replayed=True)
+    assert refusal(post(expecting("a", "b", debit=0), key="k")) == ["idempotency_key_reused"]
+    assert refusal(post(expecting("a", "b"), key="k")) == ["idempotency_key_reused"]
+
+
+def test_an_expected_version_is_that_before_the_whole_transaction(books: Books) -> None:
+    for path in ("a", "b"):
+        books.open(path)
+    both = [expecting("a", "b", debit=0, credit=0), expecting("b", "a", debit=0, credit=0)]
+    assert books.write("postTransaction", "main", "k", {"postings": both}).status == 201
+    later = [expecting("a", "b", debit=2), expecting("b", "a", debit=3)]
+    answer = books.write("postTransaction", "main", "l", {"postings": later})
+    assert refusal(answer, "pointer") == ["version_conflict", "/postings/1/expected_debit_version"]
+
+
+def test_conditions_are_judged_after_statuses_and_before_amounts(books: Books) -> None:
+    books.open("a", minimum_balance="0")
+    books.open("b")
+    stale = {"postings": [expecting("a", "b", AMOUNT_MAX, debit=1, credit=1), expecting("a", "b", AMOUNT_MAX)]}
+    books.update("b", 1, status="frozen")
+    assert refusal(books.write("postTransaction", "main", "k1", stale)) == ["account_frozen"]
+    books.update("b", 2)
+    assert refusal(books.write("postTransaction", "main", "k2", stale)) == ["version_conflict"]
+    stale["postings"][0] = expecting("a", "b", AMOUNT_MAX, debit=0, credit=0)
+    assert refusal(books.write("postTransaction", "main", "k3", stale)) == ["amount_overflow"]
+
+
+def test_what_does_not_move_a_version_meets_a_condition(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.update("a", 1, description="changed")
+    books.post(("a", "none", 1))
+    posting = expecting("a", "b", debit=0)
+    assert books.write("postTransaction", "main", "k", {"postings": [posting]}).status == 201
+
+
+# The life of a ledger
+
+
+def test_a_ledger_is_reconfigured_whole_and_its_log_goes_on(books: Books) -> None:
+    books.create_ledger("other", description="Ours", metadata={"team": "payments"})
+    books.advance(1)
+    answer = books.update_ledger(1, ledger="other", metadata={"team": "treasury"})
+    changed = {
+        "name": books.prefix + "other",
+        "description": None,
+        "metadata": {"team": "treasury"},
+        "revision": 2,
+        "sequence": 2,
+        "recorded_at": START + timedelta(seconds=1),
+    }
+    assert (answer.status, answer.body) == (200, changed)
+    event = books.read_events(1, 1, "other").body["items"][0]
+    assert (event["kind"], event["ledger"]) == ("ledger_changed", changed)
+    opening = {"path": "a", "asset": "X/0", "normal_side": "debit"}
+    assert books.write("createAccount", "other", "k", opening).body["sequence"] == 3
+    assert books.read_ledger("other").body.items() >= (changed | {"sequence": 3}).items()
+
+
+def test_a_ledger_is_reconfigured_from_the_revision_that_was_seen(books: Books) -> None:
+    books.open("a")
+    stale = ["revision_conflict", "/revision"]
+    assert refusal(books.update_ledger(2), "pointer") == stale
+    assert books.update_ledger(1, description="One").body["revision"] == 2
+    assert refusal(books.update_ledger(1, description="Two"), "pointer") == stale
+    assert books.update_ledger(2, description="Two").body["revision"] == 3
+    assert books.read_ledger().body["description"] == "Two"
+    assert refusal(books.update_ledger(1, ledger="other", key="k")) == ["ledger_not_found"]
+
+
+def test_a_ledger_created_again_after_a_change_is_answered_as_the_first_time(books: Books) -> None:
+    first = books.create_ledger("other", description="Ours")
+    change = books.update_ledger(1, key="k", ledger="other", description="Theirs")
+    books.update_ledger(2, ledger="other")
+    assert books.create_ledger("other", description="Ours") == Answer(201, first.body, replayed=True)
+    assert refusal(books.create_ledger("other", description="Theirs")) == ["ledger_exists"]
+    again = books.update_ledger(1, key="k", ledger="other", description="Theirs", metadata={})
+    assert again == Answer(200, change.body, replayed=True)
+    assert refusal(books.update_ledger(1, key="k", ledger="other")) == ["idempotency_key_reused"]
+
+
+# Periods
+
+OCTOBER = START - timedelta(days=60)
+
+
+def test_books_are_closed_before_an_instant_by_somebody_for_a_reason(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.advance(1)
+    answer = books.close_before(OCTOBER, reason="September is done")
+    period = {
+        "closed_before": OCTOBER,
+        "reason": "September is done",
+        "actor": "operator",
+        "sequence": 4,
+        "recorded_at": START + timedelta(seconds=1),
+    }
+    assert (answer.status, answer.body) == (201, period)
+    event = books.read_events(3, 1).body["items"][0]
+    assert (event["kind"], event["period"]) == ("period_closed", period)
+    assert books.read_ledger().body["closed_before"] == OCTOBER
+    assert refusal(books.read_transaction(4)) == ["transaction_not_found"]
+    early = books.post(("a", "b", 1), effective_at=(OCTOBER - MICROSECOND).isoformat())
+    assert refusal(early, "pointer") == ["period_closed", "/effective_at"]
+    assert books.post(("a", "b", 1), effective_at=OCTOBER.isoformat()).status == 201
+    assert books.post(("a", "b", 1)).status == 201
+
+
+def test_books_close_up_to_the_clock_and_only_forward(books: Books) -> None:
+    out = ["time_out_of_range", "/before"]
+    assert refusal(books.close_before(START + MICROSECOND), "pointer") == out
+    assert refusal(books.close_before("1899-12-31T23:59:59.999999Z"), "pointer") == out
+    assert books.close_before(OCTOBER).status == 201
+    assert refusal(books.close_before(OCTOBER), "pointer") == out
+    assert refusal(books.close_before(OCTOBER - MICROSECOND), "pointer") == out
+    assert books.close_before(OCTOBER + MICROSECOND).status == 201
+    assert books.close_before(START).status == 201
+    assert refusal(books.close_before(START + MICROSECOND)) == ["time_out_of_range"]
+
+
+def test_what_happens_now_is_never_in_closed_books(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    assert books.close_before(START).status == 201
+    assert books.post(("a", "b", 1)).body["effective_at"] == START
+    books.advance(-3600)
+    assert books.post(("a", "b", 1)).body["effective_at"] == START
+    assert refusal(books.close_before(START), "pointer") == ["time_out_of_range", "/before"]
+    assert refusal(books.post(("a", "b", 1), effective_at=books.model.now.isoformat())) == ["period_closed"]
+
+
+def test_books_are_reopened_to_an_earlier_instant_or_whole(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    out = ["time_out_of_range", "/before"]
+    assert refusal(books.reopen(), "pointer") == out
+    assert refusal(books.reopen(OCTOBER), "pointer") == out
+    books.close_before(START)
+    assert refusal(books.reopen(START), "pointer") == out
+    assert refusal(books.reopen(START + MICROSECOND), "pointer") == out
+    answer = books.reopen(OCTOBER, reason="The bank was wrong")
+    assert [answer.body[name] for name in ("closed_before", "reason")] == [OCTOBER, "The bank was wrong"]
+    assert books.read_events(answer.body["sequence"] - 1, 1).body["items"][0]["kind"] == "period_reopened"
+    assert books.post(("a", "b", 1), effective_at=OCTOBER.isoformat()).status == 201
+    assert refusal(books.post(("a", "b", 1), effective_at=(OCTOBER - MICROSECOND).isoformat())) == ["period_closed"]
+    assert books.reopen().body["closed_before"] is None
+    assert books.read_ledger().body["closed_before"] is None
+    assert books.post(("a", "b", 1), effective_at="1900-01-01T00:00:00Z").status == 201
+    assert refusal(books.reopen(), "pointer") == out
+    assert books.close_before(OCTOBER).status == 201
+
+
+def test_closed_books_refuse_after_impossible_times_and_before_references(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 1), reference="r")
+    books.close_before(OCTOBER)
+    answer = books.post(("a", "none", 1), reference="r", effective_at="1899-12-31T23:59:59Z")
+    assert refusal(answer) == ["time_out_of_range"]
+    answer = books.post(("a", "none", 1), reference="r", effective_at="2000-01-01T00:00:00Z")
+    assert refusal(answer) == ["period_closed"]
+    assert refusal(books.post(("a", "none", 1), reference="r", effective_at=OCTOBER.isoformat())) == [
+        "reference_exists"
+    ]
+
+
+def test_periods_replayed_show_their_own_events(books: Books) -> None:
+    closed = books.close_before(OCTOBER, key="c")
+    opened = books.reopen(key="o")
+    books.close_before(START)
+    assert books.close_before(OCTOBER, key="c") == Answer(201, closed.body, replayed=True)
+    assert books.reopen(key="o") == Answer(201, opened.body, replayed=True)
+    assert refusal(books.close_before(OCTOBER, key="c", reason="other")) == ["idempotency_key_reused"]
+    assert refusal(books.reopen(key="c")) == ["idempotency_key_reused"]
+
+
 # What hypothesis comes upon
 
 LEDGERS = ["a", "_", "B"]
@@ -784,6 +1172,15 @@ accounts = st.fixed_dictionaries(
         **texts_and_metadata,
     },
 )
+configurations = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": st.sampled_from(["open", "open", "frozen", "closed"]),
+        "minimum_balance": balances.map(lambda balance: str(min(balance, 5))),
+        "maximum_balance": balances.map(lambda balance: str(max(balance, -5))),
+        **texts_and_metadata,
+    },
+)
 transactions = st.fixed_dictionaries(
     {"postings": several_postings},
     optional={
@@ -811,6 +1208,7 @@ class Write:
     ledger: str
     key: str
     body: Body
+    account: str = ""
 
 
 @dataclass(frozen=True)
@@ -865,18 +1263,47 @@ class Comparison(RuleBasedStateMachine):
     def post_a_batch(self, ledger: str, bodies: list[Body], atomic: bool) -> Write:
         return self.send("postTransactionBatch", ledger, {"transactions": bodies, "atomic": atomic})
 
+    @rule(target=writes, pair=pairs, sides=st.sampled_from([["debit"], ["credit"], ["debit", "credit"]]), stale=limits)
+    def post_what_expects_versions(self, pair: tuple[str, str], sides: list[str], stale: int) -> Write:
+        """One in five expects a version that is not there."""
+        book = self.books.model.books[self.books.prefix + LEDGERS[0]]
+        accounts = dict(zip(("debit", "credit"), pair, strict=True))
+        known = {side: book.accounts.get(accounts[side]) for side in sides}
+        seen = {side: (len(account.entries) if account else 0) + stale // 5 for side, account in known.items()}
+        return self.send("postTransaction", LEDGERS[0], {"postings": [expecting(*pair, **seen)]})
+
     @rule(target=writes, bodies=st.lists(several_postings, min_size=1, max_size=6))
     def post_plain_transactions(self, bodies: list[list[Body]]) -> Any:
         """What moves the balances on is what makes the rest worth asking."""
         return multiple(*(self.send("postTransaction", LEDGERS[0], {"postings": body}) for body in bodies))
 
+    @rule(target=writes, ledger=ledgers, path=paths, stale=st.sampled_from([0] * 9 + [1]), body=configurations)
+    def update_account(self, ledger: str, path: str, stale: int, body: Body) -> Write:
+        book = self.books.model.books.get(self.books.prefix + ledger)
+        known = book.accounts.get(path) if book else None
+        revision = (known.opened["revision"] if known else 1) + stale
+        return self.send("updateAccount", ledger, {"revision": revision, **body}, account=path)
+
+    @rule(target=writes, ledger=ledgers, stale=st.sampled_from([0] * 5 + [1]), fields=ledger_fields)
+    def update_ledger(self, ledger: str, stale: int, fields: Body) -> Write:
+        book = self.books.model.books.get(self.books.prefix + ledger)
+        revision = (ledger_in_force(book)["revision"] if book else 1) + stale
+        return self.send("updateLedger", ledger, {"revision": revision, **fields})
+
+    @rule(target=writes, ledger=ledgers, seconds=st.sampled_from([0.0, *SECONDS, -3600.0]), reopen=st.integers(0, 2))
+    def move_the_period(self, ledger: str, seconds: float, reopen: int) -> Write:
+        body = {"before": (self.books.model.now - timedelta(seconds=seconds)).isoformat(), "reason": "so"}
+        if reopen == 2:
+            del body["before"]
+        return self.send("reopenPeriod" if reopen else "closePeriod", ledger, body)
+
     @rule(write=writes, rewritten=st.booleans())
     def retry(self, write: Write, rewritten: bool) -> None:
-        self.send(write.operation, write.ledger, write.body, key=write.key, rewritten=rewritten)
+        self.send(write.operation, write.ledger, write.body, key=write.key, rewritten=rewritten, account=write.account)
 
     @rule(target=writes, write=writes, other=writes)
     def use_a_key_for_another_request(self, write: Write, other: Write) -> Write:
-        return self.send(other.operation, other.ledger, other.body, key=write.key)
+        return self.send(other.operation, other.ledger, other.body, key=write.key, account=other.account)
 
     @rule(seconds=st.sampled_from([*SECONDS, *(-seconds for seconds in SECONDS)]))
     def move_the_clock(self, seconds: float) -> None:
@@ -912,13 +1339,20 @@ class Comparison(RuleBasedStateMachine):
         return self.read_page(page.listing, limit, cursor=page.cursor, after=page.after, say_order=say_order)
 
     def send(
-        self, operation: str, ledger: str, body: Body, *, key: str | None = None, rewritten: bool = False
+        self,
+        operation: str,
+        ledger: str,
+        body: Body,
+        *,
+        key: str | None = None,
+        rewritten: bool = False,
+        account: str = "",
     ) -> Write:
         if key is None:
             self.keys += 1
             key = f"k{self.keys}"
-        self.compared(self.books.write, operation, ledger, key, body, rewritten=rewritten)
-        return Write(operation, ledger, key, body)
+        self.compared(self.books.write, operation, ledger, key, body, rewritten=rewritten, account=account)
+        return Write(operation, ledger, key, body, account)
 
     def read_page(self, listing: Listing, limit: int, **position: Any) -> Any:
         cursor, after = self.compared(self.books.read_page, listing, limit, **position)
@@ -956,7 +1390,12 @@ def check_the_end(books: Books) -> None:
         for account in accounts:
             sums.setdefault(account["asset"], 0)
             sums[account["asset"]] += int(account["debits_posted"]) - int(account["credits_posted"])
-            check_statement(account, read_whole_list(books, Listing("entries", ledger, account["path"], "oldest")))
+            changes = [event["account"] for event in events if event.get("account", {}).get("path") == account["path"]]
+            assert [change["revision"] for change in changes] == list(range(1, account["revision"] + 1))
+            in_force = {name: value for name, value in changes[-1].items() if name in account and name != "sequence"}
+            assert account | in_force == account
+            lines = read_whole_list(books, Listing("entries", ledger, account["path"], "oldest"))
+            check_statement(account, lines, changes)
         assert set(sums.values()) <= {0}
 
 
@@ -980,12 +1419,14 @@ def read_whole_list(books: Books, listing: Listing) -> list[Body]:
     return items
 
 
-def check_statement(account: Body, entries: list[Body]) -> None:
-    """An account's counters, its version and each balance are the fold of its entries, within its limits."""
+def check_statement(account: Body, entries: list[Body], changes: list[Body]) -> None:
+    """An account's counters, its version and each balance are the fold of its entries, within the limits in force."""
     assert [entry["version"] for entry in entries] == list(range(1, account["version"] + 1))
     counters = {"debit": 0, "credit": 0}
-    lower, upper = (account[name] and int(account[name]) for name in ("minimum_balance", "maximum_balance"))
     for number, entry in enumerate(entries):
+        in_force = [change for change in changes if change["sequence"] < entry["sequence"]][-1]
+        lower, upper = (in_force[name] and int(in_force[name]) for name in ("minimum_balance", "maximum_balance"))
+        assert in_force["status"] == "open"
         counters[entry["side"]] += int(entry["amount"])
         raised = counters["debit"] - counters["credit"]
         balance = raised if account["normal_side"] == "debit" else -raised

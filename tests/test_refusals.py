@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,14 +101,25 @@ def post(debit: str, credit: str, amount: str, **changes: Any) -> Request:
 
 def fresh(name: str) -> Request:
     """A write that nothing has been like, so that it would take effect."""
-    new = f"new{next(KEYS)}"
+    number = next(KEYS)
+    new = f"new{number}"
+    if name in ("closePeriod", "reopenPeriod"):
+        # One closes always later, the other reopens always earlier.
+        year, days = (2020, number) if name == "closePeriod" else (2000, -number)
+        return example(name).with_body(before=(datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=days)).isoformat())
     asked = example(name)
     if name == "postTransactionBatch":
         return asked.with_body(transactions=[each | {"reference": new} for each in asked.body["transactions"][:1]])
     return asked.with_body(**{NAMED_BY[name]: new})
 
 
-NAMED_BY = {"createLedger": "name", "createAccount": "path", "postTransaction": "reference"}
+NAMED_BY = {
+    "createLedger": "name",
+    "createAccount": "path",
+    "updateAccount": "description",
+    "updateLedger": "description",
+    "postTransaction": "reference",
+}
 
 
 def prepare(service: Service) -> Service:
@@ -119,11 +131,29 @@ def prepare(service: Service) -> Service:
         {"path": "full"},
         {"path": "rich"},
         {"path": "capped", "maximum_balance": "10"},
+        {"path": "frozen"},
+        {"path": "closed"},
     ):
         requests.append(example("createAccount").with_body(**changes))
     requests.append(post("full", "rich", FULL))
-    assert [request.send(service).status_code for request in requests] == [201] * len(requests)
+    requests.append(example("closePeriod").with_body(before="2010-01-01T00:00:00Z"))
+    requests += [update(status, status) for status in ("frozen", "closed")]
+    assert [request.send(service).status_code for request in requests] == [201] * (len(requests) - 2) + [200] * 2
     return service
+
+
+def update(account: str, status: str, **changes: Any) -> Request:
+    body = {"revision": 1, "status": status} | changes
+    return replace(example("updateAccount", account=account), body=body)
+
+
+def through_the_status(status: str, other: str) -> Callable[[str], Request]:
+    """By a posting to an account of this status, or by the way from it to the other that is not open."""
+
+    def make(name: str) -> Request:
+        return update(status, other, revision=2) if name == "updateAccount" else post("bank:cash", status, "1")
+
+    return make
 
 
 # Real trouble.
@@ -195,6 +225,20 @@ def abandoned() -> Iterator[Service]:
 # Each code: how an operation comes to answer it.
 
 type Make = Callable[[str, pytest.FixtureRequest], httpx.Response]
+
+
+def post_into_closed_books(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    """Into books that are closed, whatever was reopened before."""
+    books = request.getfixturevalue("books")
+    fresh("closePeriod").send(books)
+    return post("bank:cash", "users:42:wallet", "1", effective_at="1950-01-01T00:00:00Z").send(books)
+
+
+def name_a_wrong_time(name: str) -> Request:
+    wrong = "1899-12-31T23:59:59.999999Z"
+    return example(name).with_body(**{"effective_at" if name == "postTransaction" else "before": wrong})
+
+
 type Maker = Callable[[Request], Request]
 
 
@@ -273,6 +317,10 @@ def reuse_a_key(name: str, request: pytest.FixtureRequest) -> httpx.Response:
 
 OTHER_BODIES = {
     "createAccount": {"path": "other", "asset": "USD/2", "normal_side": "debit"},
+    "updateAccount": {"revision": 7},
+    "updateLedger": {"revision": 7},
+    "closePeriod": {"before": "1950-01-01T00:00:00Z", "reason": "another"},
+    "reopenPeriod": {"reason": "another"},
     "postTransaction": {
         "postings": [{"debit_account": "bank:cash", "credit_account": "users:42:wallet", "amount": "1"}]
     },
@@ -301,8 +349,34 @@ MAKE: dict[str, Make] = {
     "idempotency_key_reused": reuse_a_key,
     "ledger_exists": of_example(lambda asked: asked.with_body(description="Another")),
     "account_exists": of_example(lambda asked: asked),
-    "limit_not_met": of_example(lambda asked: asked.with_body(path="new", maximum_balance="-1")),
-    "time_out_of_range": of_example(lambda asked: asked.with_body(effective_at="1899-12-31T23:59:59.999999Z")),
+    "version_conflict": on_books(
+        lambda name: replace(
+            example(name),
+            body={
+                "postings": [
+                    {
+                        "debit_account": "bank:cash",
+                        "credit_account": "users:42:wallet",
+                        "amount": "1",
+                        "expected_debit_version": 1_000_000,
+                    }
+                ]
+            },
+        )
+    ),
+    "revision_conflict": of_example(lambda asked: asked.with_body(revision=1_000_000)),
+    "limit_not_met": on_books(
+        lambda name: (
+            update("coins", "open", maximum_balance="-1")
+            if name == "updateAccount"
+            else example(name).with_body(path="new", maximum_balance="-1")
+        )
+    ),
+    "account_not_empty": on_books(lambda _: update("full", "closed")),
+    "account_frozen": on_books(through_the_status("frozen", "closed")),
+    "account_closed": on_books(through_the_status("closed", "frozen")),
+    "time_out_of_range": on_books(name_a_wrong_time),
+    "period_closed": post_into_closed_books,
     "reference_exists": of_example(lambda asked: asked),
     "unknown_account": on_books(lambda _: post("bank:cash", "users:43:wallet", "1")),
     "asset_mismatch": on_books(lambda _: post("bank:cash", "coins", "1")),
@@ -319,13 +393,21 @@ MAKE: dict[str, Make] = {
     "route_not_found": on_books(lambda _: Request("GET", "/v1/ledgers/")),
     "method_not_allowed": on_books(lambda _: Request("DELETE", "/v1/ledgers")),
 }
-# What the document of a code says beside what every one does.
+# What the document of a code says beside what every one does; of an operation, where it says something else.
 SAYS: dict[str, dict[str, Any]] = {
     "malformed_request": {"pointer": "Idempotency-Key"},
     "validation_failed": {"errors": [{"pointer": "", "message": "A query parameter is not known"}]},
     "account_exists": {"account": "bank:cash"},
+    "revision_conflict": {"pointer": "/revision"},
+    "version_conflict": {"pointer": "/postings/0/expected_debit_version"},
     "limit_not_met": {"pointer": "/maximum_balance"},
+    "account_not_empty": {"account": "full"},
+    "account_frozen": {"account": "frozen"},
+    "account_closed": {"account": "closed"},
     "time_out_of_range": {"pointer": "/effective_at"},
+    "closePeriod time_out_of_range": {"pointer": "/before"},
+    "reopenPeriod time_out_of_range": {"pointer": "/before"},
+    "period_closed": {"pointer": "/effective_at"},
     "reference_exists": {"pointer": "/reference"},
     "unknown_account": {"pointer": "/postings/0/credit_account"},
     "asset_mismatch": {"pointer": "/postings/0"},
@@ -346,7 +428,7 @@ SAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def check_refusal(answer: httpx.Response, code: str) -> None:
+def check_refusal(answer: httpx.Response, code: str, name: str = "") -> None:
     """Everything that a client may rely on in a refusal of this code."""
     body = answer.json()
     assert (answer.status_code, body["code"]) == (STATUS[REFUSALS[code]], code)
@@ -361,7 +443,7 @@ def check_refusal(answer: httpx.Response, code: str) -> None:
     }
     if code == "batch_refused":  # what was there before the batch depends on what else was posted
         assert int(body["problem"].pop("required")) > int(body["problem"].pop("available"))
-    assert body == expected | SAYS.get(code, {})
+    assert body == expected | SAYS.get(f"{name} {code}", SAYS.get(code, {}))
     assert answer.headers.get("WWW-Authenticate") == ("Bearer" if answer.status_code == 401 else None)
     assert answer.headers.get("Retry-After") == ("1" if answer.status_code == 503 else None)
     assert ("Allow" in answer.headers) == (answer.status_code == 405)
@@ -373,7 +455,7 @@ def test_every_code_of_every_operation_is_answered_by_it(
 ) -> None:
     answer = MAKE[code](name, request)
     assert answer.status_code == status
-    check_refusal(answer, code)
+    check_refusal(answer, code, name)
 
 
 @pytest.mark.parametrize("code", UNROUTED)
@@ -416,7 +498,9 @@ def test_every_code_has_one_status_and_the_contract_the_same() -> None:
 def test_the_fields_of_a_refusal_are_those_of_its_document() -> None:
     """And of the contract's schema; so none that is added can go unseen here."""
     named = {code: {each.name for each in fields(refusal)} for code, refusal in REFUSALS.items()}
-    assert {code: set(says) for code, says in SAYS.items()} == {code: each for code, each in named.items() if each}
+    said = {code: set(says) for code, says in SAYS.items() if " " not in code}
+    assert said == {code: each for code, each in named.items() if each}
+    assert all(set(says) == named[code.split(" ")[1]] for code, says in SAYS.items() if " " in code)
     assert set().union(*named.values()) | ALWAYS == set(DOCUMENT["components"]["schemas"]["Problem"]["properties"])
 
 

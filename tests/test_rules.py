@@ -72,8 +72,9 @@ def refusal(book: Book, command: Command, *, now: datetime = START) -> dict[str,
 
 def state(book: Book) -> tuple[Any, ...]:
     """All that a book says; its values are frozen, so copies of its collections are enough."""
+    moving = book.closed_before, book.configured_by, book.configuration_revision
     collections = (book.accounts, book.references, book.keys, book.events, book.entries, book.new_keys, book.moved)
-    return book.head, *(each.copy() for each in collections)
+    return book.head, *moving, *(each.copy() for each in collections)
 
 
 # Sums in the plainest way.

@@ -73,6 +73,21 @@ async def test_accounts_and_heads_cannot_be_removed(books, table, statement):
         await books.execute(statement.format(table))
 
 
+async def test_a_shut_account_is_posted_to_only_after_a_change_of_its_configuration(books):
+    transaction = books.transaction()
+    await transaction.start()
+    await books.execute("update accounts set status = 'frozen', revision = revision + 1 where path = 'b'")
+    async with books.transaction():
+        # What is pending may go: holds on it are voided and expire.
+        await books.execute("update accounts set version = version + 1, credits_pending = 1 where path = 'b'")
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        async with books.transaction():
+            await books.execute("update accounts set credits_posted = credits_posted + 1 where path = 'b'")
+    assert "accounts_shut" == refused.value.constraint_name
+    await books.execute("update accounts set credits_posted = 800, revision = revision + 2 where path = 'b'")
+    await transaction.rollback()
+
+
 ENTRY = "insert into entries values (1, {account}, {version}, 9, {debit}, '{asset}', {posted}, {pending}, 0, now())"
 
 
@@ -126,7 +141,12 @@ async def test_entries_that_do_not_sum_to_zero_are_refused(books, debit, credit)
             "debits_pending = 1, maximum_balance = null",
             "accounts_overflow_check",
         ),
-        ("update accounts set status = 'lost'", "accounts_status_check"),
+        ("update accounts set status = 'lost', revision = revision + 1", "accounts_status_check"),
+        ("update accounts set status = 'closed', revision = revision + 1", "accounts_closed_check"),
+        ("update accounts set status = 'frozen'", "accounts_shut"),
+        ("update heads set revision = revision + 1, configured_by = 0", "heads_configured"),
+        ("update heads set revision = revision + 1, configured_by = 2", "heads_configured"),
+        ("update heads set revision = revision + 1, configuration_revision = 2", "heads_configured"),
         (
             "insert into accounts select ledger_id, 99, path, asset, normal_side, status, null, null, 0, 0, 0, 0, "
             "0, 1, 2, now() from accounts where path = 'a'",

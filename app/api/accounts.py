@@ -1,15 +1,16 @@
-"""Accounts: open, list, get, and their statements."""
+"""Accounts: open, change, list, get, and their statements."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import MISSING
 
 from app.api.contract import ContractRoute
 from app.api.cursors import CursorPage, read_order_and_position, read_position, with_cursor
 from app.api.edge import fingerprint
 from app.deps import KeyDigest, Session, Submit
 from app.ledger import queries
-from app.ledger.values import Event, OpenAccount
+from app.ledger.values import Event, OpenAccount, UpdateAccount
 from app.wire import given
 from generated import models
 
@@ -35,6 +36,33 @@ async def create_account(
         metadata=given(body.metadata) or {},
     )
     meaning = fingerprint("createAccount", {"ledger": ledger}, body)
+    return await submit(ledger, command, key=key, fingerprint=meaning)
+
+
+@router.put(
+    "/v1/ledgers/{ledger}/accounts/{account}",
+    operation_id="updateAccount",
+    response_model=models.AccountConfiguration,
+)
+async def update_account(
+    ledger: models.LedgerName,
+    account: models.AccountPath,
+    body: models.UpdateAccountRequest,
+    key: KeyDigest,
+    submit: Submit,
+) -> Event:
+    command = UpdateAccount(
+        path=account,
+        revision=body.revision,
+        status=given(body.status) or "open",
+        minimum_balance=given(body.minimum_balance),
+        maximum_balance=given(body.maximum_balance),
+        description=given(body.description),
+        metadata=given(body.metadata) or {},
+    )
+    # Open is the default, and said or unsaid it means the same; the generator would let null pass for a default.
+    meant = body.model_copy(update={"status": MISSING}) if command.status == "open" else body
+    meaning = fingerprint("updateAccount", {"ledger": ledger, "account": account}, meant)
     return await submit(ledger, command, key=key, fingerprint=meaning)
 
 

@@ -168,7 +168,7 @@ def fingerprint(operation_id: str, path: dict[str, str], body: BaseModel) -> byt
     """What a request means, as the first 16 bytes of a SHA-256: its operation, its path parameters, and its
     validated body without the fields at their default (an empty object is the default of one), so that a new
     optional field never turns a retry into a refusal. The JSON is canonical (RFC 8785): our names are ASCII and
-    our values hold no number."""
+    our only numbers are whole ones below 2^53."""
     said = _without_empty(body.model_dump(mode="json", exclude_defaults=True))
     meaning = {"operation": operation_id, "path": path, "body": said}
     return hashlib.sha256(canonical_json(meaning)).digest()[:16]
@@ -184,5 +184,6 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 
 def canonical_json(value: Any) -> bytes:
-    """The canonical form (RFC 8785) of a value of objects with ASCII names, arrays, strings, booleans and null."""
+    """The canonical form (RFC 8785) of a value of objects with ASCII names, arrays, strings, whole numbers below
+    2^53, booleans and null."""
     return _CANONICAL.encode(value).encode()

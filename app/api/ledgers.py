@@ -1,4 +1,4 @@
-"""Ledgers: create, list, get."""
+"""Ledgers: create, change, list, get."""
 
 from typing import Annotated
 
@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from app.api.contract import ContractRoute
 from app.api.cursors import CursorPage, read_position, with_cursor
 from app.api.edge import fingerprint
-from app.deps import Session, Submit
+from app.deps import KeyDigest, Session, Submit
 from app.ledger import queries
-from app.ledger.values import CreateLedger, Event
+from app.ledger.values import CreateLedger, Event, UpdateLedger
 from app.ledger.writer import CREATION_KEY
 from app.wire import given
 from generated import models
@@ -21,6 +21,15 @@ router = APIRouter(route_class=ContractRoute, tags=["Ledgers"])
 async def create_ledger(body: models.CreateLedgerRequest, submit: Submit) -> Event:
     command = CreateLedger(body.name, given(body.description), given(body.metadata) or {})
     return await submit(body.name, command, key=CREATION_KEY, fingerprint=fingerprint("createLedger", {}, body))
+
+
+@router.put("/v1/ledgers/{ledger}", operation_id="updateLedger", response_model=models.LedgerConfiguration)
+async def update_ledger(
+    ledger: models.LedgerName, body: models.UpdateLedgerRequest, key: KeyDigest, submit: Submit
+) -> Event:
+    command = UpdateLedger(ledger, body.revision, given(body.description), given(body.metadata) or {})
+    meaning = fingerprint("updateLedger", {"ledger": ledger}, body)
+    return await submit(ledger, command, key=key, fingerprint=meaning)
 
 
 @router.get("/v1/ledgers", operation_id="listLedgers", response_model=models.LedgerPage)

@@ -78,7 +78,16 @@ class Result:
 
 def _transaction(body: models.PostTransactionRequest) -> PostTransaction:
     return PostTransaction(
-        moves=tuple(Move(move.debit_account, move.credit_account, move.amount) for move in body.postings),
+        moves=tuple(
+            Move(
+                move.debit_account,
+                move.credit_account,
+                move.amount,
+                given(move.expected_debit_version),
+                given(move.expected_credit_version),
+            )
+            for move in body.postings
+        ),
         effective_at=given(body.effective_at),
         reference=given(body.reference),
         group=given(body.group),

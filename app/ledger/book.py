@@ -9,13 +9,13 @@ from typing import Any
 from asyncpg import Connection
 
 from app.ledger.refusals import LedgerNotFound
-from app.ledger.values import Account, Decision, Entry, Event, Head
+from app.ledger.values import Account, Decision, Entry, Event, Head, LedgerEvent, PeriodEvent
 
 # Each look-up is fenced (`offset 0`) so that a plan made on empty tables goes through the index even then.
 # The parts are rows of one shape, since arrays of rows do not travel between the nodes of a cluster.
 READ = """
 select 'head' as part, sequence as id, revision as number, recorded_at as a, next_expiry as b, closed_before as c,
-       null::text[] as texts
+       array[configured_by::text, configuration_revision::text] as texts
   from heads where ledger_id = $1
 union all
 select 'key', x.sequence, null, null, null, null,
@@ -63,6 +63,9 @@ class Book:
         keys: dict[bytes, KeyRow] | None = None,
     ) -> None:
         self.head = head
+        self.closed_before = head.closed_before
+        self.configured_by = head.configured_by
+        self.configuration_revision = head.configuration_revision
         self.accounts = accounts or {}
         self.references = references or set()
         self.keys = keys or {}
@@ -91,6 +94,11 @@ class Book:
         for account in decision.accounts:
             self.accounts[account.path] = account
             self.moved[account.account_id] = account
+        if isinstance(decision.event, LedgerEvent):
+            self.configured_by = decision.event.sequence
+            self.configuration_revision = decision.event.revision
+        elif isinstance(decision.event, PeriodEvent):
+            self.closed_before = decision.event.closed_before
         reference = getattr(decision.event, "reference", None)
         if reference is not None:
             self.references.add(reference)
@@ -125,7 +133,7 @@ async def read_book(
     if not rows:
         raise LedgerNotFound()
     head, *found = rows
-    book = Book(Head(head["id"], head["number"], head["a"], head["b"], head["c"]))
+    book = Book(Head(head["id"], head["number"], head["a"], head["b"], head["c"], *map(int, head["texts"])))
     for part, sequence, number, moment, _, _, texts in found:
         if part == "account":
             book.accounts[texts[0]] = _account(sequence, number, moment, texts)

@@ -8,13 +8,14 @@ from typing import Any
 from asyncpg import Connection
 
 from app.ledger.book import Book, KeyRow
-from app.ledger.values import Account, AccountEvent, Entry, Event, LedgerEvent, TransactionEvent
+from app.ledger.values import Account, AccountEvent, Entry, Event, LedgerEvent, PeriodEvent, TransactionEvent
 
 # Everything hangs on `head`: if a rival replaced the revision, nothing at all is written. Accounts go in whole, each
 # once, opened or moved alike: `on conflict` names its index, so that no plan of it can go wrong.
 WRITE = """
 with head as (
-  update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6
+  update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6,
+                   configured_by = $52, configuration_revision = $53
    where ledger_id = $1 and revision = $2 returning ledger_id
 ), new_events as (
   insert into events (ledger_id, sequence, kind, recorded_at, actor, effective_at, postings, reference, "group",
@@ -73,12 +74,14 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         book.sequence,
         book.recording_time(now) if book.events else head.recorded_at,
         head.next_expiry,
-        head.closed_before,
+        book.closed_before,
         *_columns(11, map(_event_row, book.events)),
         *_columns(9, map(_entry_row, book.entries)),
         *_columns(4, ((e.account_id, e.late_effective, e.version, str(e.raised)) for e in late)),
         *_columns(15, map(_account_row, book.moved.values())),
         *_columns(6, map(_key_row, book.new_keys)),
+        book.configured_by,
+        book.configuration_revision,
     ]
     return await connection.fetchval(WRITE, *arguments, timeout=timeout_s) is not None
 
@@ -111,6 +114,9 @@ def _event_row(event: Event) -> tuple[Any, ...]:
             said = None, None, None, None, *described, event.account_id, json.dumps(configuration)
         case LedgerEvent():
             configuration = {"name": event.name, "revision": event.revision}
+            said = None, None, None, None, *described, None, json.dumps(configuration)
+        case PeriodEvent():
+            configuration = {"closed_before": event.closed_before.isoformat() if event.closed_before else None}
             said = None, None, None, None, *described, None, json.dumps(configuration)
     return event.sequence, event.kind, event.actor, *said
 

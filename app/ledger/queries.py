@@ -14,6 +14,7 @@ from app.ledger.values import (
     AccountEvent,
     Event,
     LedgerEvent,
+    PeriodEvent,
     Posting,
     Side,
     TransactionEvent,
@@ -43,6 +44,7 @@ class LedgerState:
     description: str | None
     metadata: dict[str, str]
     revision: int
+    closed_before: datetime | None
     sequence: int
     recorded_at: datetime
 
@@ -104,17 +106,24 @@ async def list_ledgers(session: AsyncSession, *, after: str | None, limit: int) 
 
 
 def _ledgers() -> Select[Any]:
-    # The configuration in force is that of the first event: nothing changes a ledger yet.
     return (
-        select(ledgers.c.name, heads.c.sequence, heads.c.recorded_at, *_DESCRIBED, events.c.configuration)
+        select(
+            ledgers.c.name,
+            heads.c.sequence,
+            heads.c.recorded_at,
+            heads.c.closed_before,
+            *_DESCRIBED,
+            events.c.configuration,
+        )
         .join(heads, heads.c.ledger_id == ledgers.c.ledger_id)
-        .join(events, (events.c.ledger_id == heads.c.ledger_id) & (events.c.sequence == 1))
+        .join(events, (events.c.ledger_id == heads.c.ledger_id) & (events.c.sequence == heads.c.configured_by))
     )
 
 
 def _ledger_state(row: Row[Any]) -> LedgerState:
     revision = row.configuration["revision"]
-    return LedgerState(row.name, row.description, row.metadata or {}, revision, row.sequence, row.recorded_at)
+    described = row.name, row.description, row.metadata or {}
+    return LedgerState(*described, revision, row.closed_before, row.sequence, row.recorded_at)
 
 
 async def _get_head(session: AsyncSession, ledger: str) -> tuple[int, int]:
@@ -345,6 +354,9 @@ def _event(row: Row[Any], postings: Iterable[tuple[int, ...]] | None, known: dic
             group=row.group,
         )
     configuration = row.configuration
+    if row.kind in ("period_closed", "period_reopened"):
+        closed_before = configuration["closed_before"]
+        return PeriodEvent(**what, closed_before=datetime.fromisoformat(closed_before) if closed_before else None)
     if row.account_id is None:
         return LedgerEvent(**what, **configuration)
     for limit in ("minimum_balance", "maximum_balance"):

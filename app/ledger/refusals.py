@@ -10,8 +10,9 @@
     ├── KeyRefused              its key was used for something else
     │   └── IdempotencyKeyReused, LedgerExists
     ├── BooksRefuse             the rules refuse it; frozen with its key
-    │   ├── AccountExists, LimitNotMet
-    │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch
+    │   ├── AccountExists, RevisionConflict, LimitNotMet, AccountNotEmpty
+    │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch, AccountClosed, AccountFrozen
+    │   ├── VersionConflict, PeriodClosed
     │   ├── AmountOverflow, InsufficientFunds, MaximumExceeded
     │   └── BatchRefused
     └── ServiceFailed           the service could not answer
@@ -152,7 +153,8 @@ class LedgerNotFound(NotFound):
 
 @dataclass(eq=False)
 class AccountNotFound(NotFound):
-    """There is no account of this path in the ledger. Paths are compared bytewise."""
+    """There is no account of this path in the ledger. Paths are compared bytewise. The key of a write that meets
+    this is not used up."""
 
     code = "account_not_found"
     title = "There is no account of this path"
@@ -220,12 +222,64 @@ class LimitNotMet(BooksRefuse):
 
 
 @dataclass(eq=False)
+class RevisionConflict(BooksRefuse):
+    """The configuration was changed since the revision that the request names. Read it again, see whether the
+    change is still wanted, and send it with the new revision and a new key."""
+
+    code = "revision_conflict"
+    title = "The configuration was changed since that revision"
+    pointer: str
+
+
+@dataclass(eq=False)
+class AccountNotEmpty(BooksRefuse):
+    """An account closes only at a posted balance of zero with nothing pending. Move what is left, then use a new
+    key."""
+
+    code = "account_not_empty"
+    title = "The account is not empty"
+    account: str
+
+
+@dataclass(eq=False)
+class AccountClosed(BooksRefuse):
+    """The account is closed: it takes no postings, and is opened before it can be frozen. Open it, then use a new
+    key."""
+
+    code = "account_closed"
+    title = "The account is closed"
+    account: str
+
+
+@dataclass(eq=False)
+class AccountFrozen(BooksRefuse):
+    """The account is frozen: it takes no postings, and is opened before it can be closed. Open it, then use a new
+    key."""
+
+    code = "account_frozen"
+    title = "The account is frozen"
+    account: str
+
+
+@dataclass(eq=False)
 class TimeOutOfRange(BooksRefuse):
-    """An effective time lies before the year 1900, or more than a minute ahead of the service's clock. The
-    refusal is frozen with its key: use a new key once the time has come."""
+    """An effective time lies before the year 1900, or more than a minute ahead of the service's clock; or books
+    are to be closed before an instant that lies in the future or is not after the one they are closed before; or
+    reopened where that would not move this instant back. The refusal is frozen with its key: use a new key once
+    the time has come."""
 
     code = "time_out_of_range"
     title = "The time is out of range"
+    pointer: str
+
+
+@dataclass(eq=False)
+class PeriodClosed(BooksRefuse):
+    """The books are closed before an instant that is later than the effective time. Give the transaction a later
+    effective time, or reopen the books; then use a new key."""
+
+    code = "period_closed"
+    title = "The books are closed for that time"
     pointer: str
 
 
@@ -254,6 +308,16 @@ class AssetMismatch(BooksRefuse):
 
     code = "asset_mismatch"
     title = "A posting joins two assets"
+    pointer: str
+
+
+@dataclass(eq=False)
+class VersionConflict(BooksRefuse):
+    """The account has another version than the one that the posting expects: it has had entries since the caller
+    looked. Read it again, decide again, and post with a new key."""
+
+    code = "version_conflict"
+    title = "The account has moved on from that version"
     pointer: str
 
 

@@ -4,8 +4,12 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from app.ledger.book import Book
+from app.ledger.configurations import update_account, update_ledger
+from app.ledger.periods import check_period, close_period, reopen_period
 from app.ledger.refusals import (
+    AccountClosed,
     AccountExists,
+    AccountFrozen,
     AmountOverflow,
     AssetMismatch,
     InsufficientFunds,
@@ -15,12 +19,14 @@ from app.ledger.refusals import (
     TimeOutOfRange,
     UnknownAccount,
     ValidationFailed,
+    VersionConflict,
 )
 from app.ledger.values import (
     AMOUNT_MAX,
     EARLIEST,
     Account,
     AccountEvent,
+    ClosePeriod,
     Command,
     CreateLedger,
     Decision,
@@ -31,8 +37,11 @@ from app.ledger.values import (
     PostBatch,
     Posting,
     PostTransaction,
+    ReopenPeriod,
     Side,
     TransactionEvent,
+    UpdateAccount,
+    UpdateLedger,
 )
 
 AHEAD_MAX = timedelta(minutes=1)
@@ -42,13 +51,22 @@ BATCH_POSTINGS_MAX = 2_000
 def decide(command: Command, book: Book, *, now: datetime, actor: str) -> Decision:
     """Decide one command on the books as the commands before it left them; `now` is the batch's clock.
 
-    Raises a refusal of the books, in the published order. The books are not changed.
+    Raises a refusal of the books, in the published order, or `NotFound` for what a write is about. The books are
+    not changed.
     """
     match command:
         case PostTransaction():
             return post_transaction(command, book, now=now, actor=actor)
         case OpenAccount():
             return open_account(command, book, now=now, actor=actor)
+        case UpdateAccount():
+            return update_account(command, book, now=now, actor=actor)
+        case ClosePeriod():
+            return close_period(command, book, now=now, actor=actor)
+        case ReopenPeriod():
+            return reopen_period(command, book, now=now, actor=actor)
+        case UpdateLedger():
+            return update_ledger(command, book, now=now, actor=actor)
         case CreateLedger():
             return create_ledger(command, book, now=now, actor=actor)
         case PostBatch():
@@ -137,6 +155,7 @@ def post_transaction(command: PostTransaction, book: Book, *, now: datetime, act
     effective_at = command.effective_at
     if effective_at is not None and not EARLIEST <= effective_at <= now + AHEAD_MAX:
         raise TimeOutOfRange(pointer="/effective_at")
+    check_period(effective_at, book)
     if command.reference is not None and command.reference in book.references:
         raise ReferenceExists(pointer="/reference")
     _check_accounts(command.moves, book)
@@ -191,6 +210,18 @@ def _check_accounts(moves: tuple[Move, ...], book: Book) -> None:
     for n, move in enumerate(moves):
         if book.accounts[move.debit_account].asset != book.accounts[move.credit_account].asset:
             raise AssetMismatch(pointer=f"/postings/{n}")
+    named = (book.accounts[path] for move in moves for path in (move.debit_account, move.credit_account))
+    shut = [account for account in named if account.status != "open"]
+    for status, refusal in (("closed", AccountClosed), ("frozen", AccountFrozen)):
+        for account in shut:
+            if account.status == status:
+                raise refusal(account=account.path)
+    for n, move in enumerate(moves):
+        # What the caller saw is held against the account before the whole transaction, also in a later posting.
+        if move.expected_debit_version not in (None, book.accounts[move.debit_account].version):
+            raise VersionConflict(pointer=f"/postings/{n}/expected_debit_version")
+        if move.expected_credit_version not in (None, book.accounts[move.credit_account].version):
+            raise VersionConflict(pointer=f"/postings/{n}/expected_credit_version")
 
 
 def _post(before: Account, side: Side, amount: int, *, sequence: int, effective_at: datetime) -> tuple[Account, Entry]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
 Side = Literal["debit", "credit"]
+Status = Literal["open", "frozen", "closed"]
 
 AMOUNT_MAX = 10**38 - 1
 # The earliest effective time, and so what an account without entries has seen at the latest.
@@ -24,6 +25,20 @@ class CreateLedger:
     metadata: dict[str, str]
 
     # What a command names: the accounts and references that it is decided on, and about how many rows it writes.
+    paths: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[tuple[str, ...]] = ()
+    weight: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLedger:
+    """The whole new configuration of a ledger, and the revision of the one that it is to replace."""
+
+    name: str
+    revision: int
+    description: str | None
+    metadata: dict[str, str]
+
     paths: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
     weight: ClassVar[int] = 2
@@ -48,12 +63,35 @@ class OpenAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateAccount:
+    """The whole new configuration of an account, and the revision of the one that it is to replace."""
+
+    path: str
+    revision: int
+    status: Status
+    minimum_balance: int | None
+    maximum_balance: int | None
+    description: str | None
+    metadata: dict[str, str]
+
+    references: ClassVar[tuple[str, ...]] = ()
+    weight: ClassVar[int] = 3
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
     """One posting as it is asked for."""
 
     debit_account: str
     credit_account: str
     amount: int
+    # The versions of the accounts that the caller last saw, if they are to be those before the transaction.
+    expected_debit_version: int | None = None
+    expected_credit_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +139,31 @@ class PostBatch:
         return sum(transaction.weight for transaction in self.transactions)
 
 
-Command = CreateLedger | OpenAccount | PostTransaction | PostBatch
+@dataclass(frozen=True, slots=True)
+class ClosePeriod:
+    before: datetime
+    reason: str
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[tuple[str, ...]] = ()
+    weight: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenPeriod:
+    """Move the instant that the books are closed before back to an earlier one, or away."""
+
+    before: datetime | None
+    reason: str
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[tuple[str, ...]] = ()
+    weight: ClassVar[int] = 2
+
+
+Command = (
+    CreateLedger | UpdateLedger | OpenAccount | UpdateAccount | PostTransaction | PostBatch | ClosePeriod | ReopenPeriod
+)
 
 
 # The state that commands are decided on.
@@ -116,6 +178,9 @@ class Head:
     recorded_at: datetime
     next_expiry: datetime | None = None
     closed_before: datetime | None = None
+    # The event that says the ledger's configuration in force, and the revision of that.
+    configured_by: int = 1
+    configuration_revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +292,28 @@ class TransactionEvent:
         return self
 
 
-Event = LedgerEvent | AccountEvent | TransactionEvent
+@dataclass(frozen=True, slots=True)
+class PeriodEvent:
+    """From here on the books are closed before an instant, or not at all. Its description is the reason."""
+
+    sequence: int
+    kind: str
+    recorded_at: datetime
+    actor: str
+    closed_before: datetime | None
+    description: str
+    metadata: dict[str, str]
+
+    @property
+    def reason(self) -> str:
+        return self.description
+
+    @property
+    def period(self) -> PeriodEvent:
+        return self
+
+
+Event = LedgerEvent | AccountEvent | TransactionEvent | PeriodEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,9 @@ TRIGGERS = {
     ("entries", "entries_zero_sum"): "O",
     ("events", "events_gapless"): "O",
     ("heads", "heads_forward"): "O",
+    ("heads", "heads_configured"): "O",
     ("accounts", "accounts_forward"): "O",
+    ("accounts", "accounts_shut"): "O",
 }
 
 HEAD = text("""

@@ -31,6 +31,7 @@ from app.ledger.refusals import (
     InternalError,
     LedgerExists,
     LedgerNotFound,
+    NotFound,
     OutcomeUnknown,
     Overloaded,
     Refusal,
@@ -339,6 +340,9 @@ def _decide(submission: Submission, book: Book, now: datetime) -> Outcome:
         if before is not None:
             book.restore(before)
         book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, freeze(refusal)))
+        return refusal
+    except NotFound as refusal:
+        # What the write is about is not there. No 404 is frozen: once it is there, the same key works.
         return refusal
     except Exception as error:
         if before is not None:

@@ -75,6 +75,9 @@ heads = Table(
     Column("recorded_at", _instant, nullable=False),
     Column("next_expiry", _instant),
     Column("closed_before", _instant),
+    # The event that says the ledger's configuration in force, and the revision of that.
+    Column("configured_by", BigInteger, nullable=False, server_default=text("1")),
+    Column("configuration_revision", BigInteger, nullable=False, server_default=text("1")),
     PrimaryKeyConstraint("ledger_id", name="heads_pkey"),
     CheckConstraint("sequence >= 0 and revision >= 0", name="heads_counters_check"),
     postgresql_with={"fillfactor": 10},
@@ -193,6 +196,10 @@ accounts = Table(
     CheckConstraint(
         "greatest(debits_posted + debits_pending, credits_posted + credits_pending) < 1e38",
         name="accounts_overflow_check",
+    ),
+    CheckConstraint(
+        "status <> 'closed' or (debits_posted = credits_posted and debits_pending = 0 and credits_pending = 0)",
+        name="accounts_closed_check",
     ),
     postgresql_with={"fillfactor": 70},
 )
