@@ -63,9 +63,15 @@ Timestamp = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
+
+def _read_whole(value: Any) -> Any:
+    """JSON has one kind of number: `5.0` is a whole one (JSON Schema, 6.1.1)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # A whole number in a body: neither text nor a boolean passes for one.
-SeenRevision = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1)]
-SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
+SeenRevision = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1), BeforeValidator(_read_whole)]
+SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1), BeforeValidator(_read_whole)]
 
 
 def given[Value](value: Value) -> Value | None:

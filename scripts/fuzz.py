@@ -44,6 +44,8 @@ OF_THE_STATE = {
     "ledger_not_found", "account_not_found", "transaction_not_found", "sequence_out_of_range", "ledger_exists",
     "idempotency_key_reused", "account_exists", "limit_not_met", "reference_exists", "time_out_of_range",
     "unknown_account", "asset_mismatch", "amount_overflow", "insufficient_funds", "maximum_exceeded",
+    "batch_refused", "revision_conflict", "version_conflict", "period_closed", "account_frozen", "account_closed",
+    "account_not_empty",
 }  # fmt: skip
 # What a request may be refused for although no schema can say it.
 BEYOND_SCHEMAS = {"invalid_cursor"}
