@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import MISSING, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
+from pydantic import MISSING, AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
 
 from app.wire import Amount, Balance, Counter, NullableBalance, Timestamp, Total
 
@@ -42,6 +42,12 @@ A code and its scale, the number of decimal places of its smallest unit, such as
 type EventSequence = Annotated[int, Field(examples=[4], ge=1, le=9007199254740991)]
 """
 The number of an event in its ledger's log.
+"""
+
+
+type PastSequence = Annotated[int, Field(examples=[4], ge=0, le=9007199254740991)]
+"""
+The number of an event in its ledger's log, or 0 before the first one.
 """
 
 
@@ -266,6 +272,22 @@ class AccountEntryPage(BaseModel):
     items: list[AccountEntry]
     next_cursor: StrictStr | None
     sequence: EventSequence
+
+
+class AccountBalance(BaseModel):
+    """
+    An account's posted balance at one effective time, as known at one point of the log.
+    """
+
+    account: AccountPath
+    asset: Asset
+    normal_side: Side
+    posted: Total
+    as_of_effective: AwareDatetime | None
+    """
+    The effective time that was asked for, or null.
+    """
+    sequence: PastSequence
 
 
 class PostingRequest(BaseModel):

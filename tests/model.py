@@ -311,6 +311,24 @@ class Model:
 
         return self._read(ledger, read)
 
+    def get_balance(self, ledger: str, path: str, **as_of: Any) -> Answer:
+        """The posted balance at an effective time, as known at a point of the log: a plain sum over the account."""
+
+        def read(book: Book) -> Body:
+            self._account(book, path)
+            opened = book.accounts[path].opened
+            point = known_at(book, as_of)
+            return {
+                "account": path,
+                "asset": opened["asset"],
+                "normal_side": opened["normal_side"],
+                "posted": str(posted_at(book.accounts[path], as_of.get("effective"), point)),
+                "as_of_effective": as_of.get("effective"),
+                "sequence": point,
+            }
+
+        return self._read(ledger, read)
+
     def list_events(self, ledger: str, after_sequence: int) -> Answer:
         def read(book: Book) -> Body:
             if after_sequence > book.sequence:
@@ -360,6 +378,23 @@ def transactions(book: Book) -> list[Body]:
     return [event["transaction"] for event in book.events if "transaction" in event]
 
 
+def known_at(book: Book, as_of: Body) -> int:
+    """The last sequence that a reader of the past knows of; 0 lies before the first event."""
+    if as_of.get("sequence", 0) > book.sequence:
+        raise Refused(422, "sequence_out_of_range")
+    recorded = [e for e in book.events if as_of.get("recorded") is None or e["recorded_at"] <= as_of["recorded"]]
+    return min(len(recorded), as_of.get("sequence", book.sequence))
+
+
+def posted_at(account: Account, effective: datetime | None, sequence: int) -> int:
+    """What an account had posted of what was effective by then, and known by then."""
+    sums = {"debit": 0, "credit": 0}
+    for entry in account.entries:
+        if entry["sequence"] <= sequence and (effective is None or entry["effective_at"] <= effective):
+            sums[entry["side"]] += int(entry["amount"])
+    return account.posted(debits=sums["debit"], credits=sums["credit"])
+
+
 def cut(items: list[Body], number: str, order: str, after: int | None) -> list[Body]:
     """What follows the item of this number, oldest or newest first."""
     if order == "oldest":
@@ -379,6 +414,9 @@ def meaning(operation: str, body: Body) -> str:
     return operation + json.dumps(said, sort_keys=True)
 
 
+INSTANTS = ("recorded_at", "effective_at", "as_of_effective")
+
+
 def in_plain(said: Any) -> Any:
     """What the service says in JSON, in the model's terms: instants read, and a refusal without its prose."""
     if isinstance(said, list):
@@ -387,7 +425,7 @@ def in_plain(said: Any) -> Any:
         return said
     prose = ("type", "title", "detail", "request_id", "errors") if "code" in said else ()
     return {
-        name: in_utc(value) if name in ("recorded_at", "effective_at") else in_plain(value)
+        name: in_utc(value) if name in INSTANTS and value is not None else in_plain(value)
         for name, value in said.items()
         if name not in prose
     }

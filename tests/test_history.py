@@ -1,0 +1,181 @@
+"""Balances, totals and statements of the past: each named edge is played to the model, and to the service with it."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.model import Answer
+from tests.test_model import MICROSECOND, START, Books, books, refusal
+
+__all__ = ["books"]
+
+
+def balance(books: Books, path: str, **as_of: Any) -> Answer:
+    """The balance of an account, which the service answers as the model does."""
+    expected = books.model.get_balance(books.prefix + "main", path, **as_of)
+    if books.service is not None:
+        params = {f"as_of_{name}": in_words(value) for name, value in as_of.items()}
+        got = books._send("GET", f"/{books.prefix}main/accounts/{path}/balance", params=params)
+        books._compare(expected, got)
+    return expected
+
+
+def in_words(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def posted(books: Books, path: str, **as_of: Any) -> str:
+    return balance(books, path, **as_of).body["posted"]
+
+
+def at(days: float) -> datetime:
+    return START + timedelta(days=days)
+
+
+def post_at(books: Books, amount: int, days: float) -> int:
+    """Post between two accounts, effective so many days from now; the sequence it got."""
+    if not books.model.books[books.prefix + "main"].accounts:
+        books.open("a")
+        books.open("b", "credit")
+    return books.post(("a", "b", amount), effective_at=at(days).isoformat()).body["sequence"]
+
+
+def test_without_a_bound_the_balance_is_that_of_now(books: Books) -> None:
+    sequence = post_at(books, 5, -1)
+    answer = {"account": "a", "asset": "USD/2", "normal_side": "debit", "posted": "5", "as_of_effective": None}
+    assert balance(books, "a").body == {**answer, "sequence": sequence}
+    assert posted(books, "b") == "5"
+    post_at(books, 2, -3)
+    assert posted(books, "b") == "7"
+
+
+def test_an_account_without_entries_has_nothing_at_any_time(books: Books) -> None:
+    books.open("a")
+    assert posted(books, "a", effective=at(-9), recorded=at(9)) == "0"
+
+
+def test_as_of_an_effective_time_includes_its_instant(books: Books) -> None:
+    post_at(books, 5, -1)
+    assert posted(books, "a", effective=at(-1)) == "5"
+    assert posted(books, "a", effective=at(-1) - MICROSECOND) == "0"
+
+
+def test_books_closed_before_an_instant_are_the_balance_a_microsecond_earlier(books: Books) -> None:
+    post_at(books, 1, -2)
+    post_at(books, 2, -1)  # The first instant of the next period.
+    assert posted(books, "a", effective=at(-1) - MICROSECOND) == "1"
+
+
+def test_a_late_entry_counts_from_its_effective_time_once_it_is_known(books: Books) -> None:
+    first = post_at(books, 1, -1)
+    late = post_at(books, 10, -5)
+    later = post_at(books, 100, -3)
+    assert [posted(books, "a", effective=at(-4), sequence=s) for s in (first, late, later)] == ["0", "10", "10"]
+    assert [posted(books, "a", effective=at(-2), sequence=s) for s in (first, late, later)] == ["0", "10", "110"]
+    assert [posted(books, "a", sequence=s) for s in (first, late, later)] == ["1", "11", "111"]
+
+
+def test_newest_first_books_make_every_entry_late_and_are_right(books: Books) -> None:
+    for day in range(1, 8):
+        post_at(books, 10**day, -day)
+    assert [posted(books, "a", effective=at(-day)) for day in (1, 4, 7, 8)] == ["11111110", "11110000", "10000000", "0"]
+
+
+def test_entries_of_one_instant_count_together(books: Books) -> None:
+    for day in (-2, -1, -2, -1, -2):
+        post_at(books, 1, day)
+    assert [posted(books, "a", effective=at(day)) for day in (-3, -2, -1)] == ["0", "3", "5"]
+
+
+def test_what_is_effective_ahead_of_the_clock_is_posted_and_yet_to_come_in_the_books(books: Books) -> None:
+    ahead = START + timedelta(seconds=60)
+    books.open("a")
+    books.open("b")
+    books.post(("a", "b", 5), effective_at=ahead.isoformat())
+    books.post(("a", "b", 7))
+    assert [posted(books, "a", effective=t) for t in (START, ahead - MICROSECOND, ahead)] == ["7", "7", "12"]
+
+
+def test_as_of_a_recorded_time_is_as_of_the_last_event_recorded_by_then(books: Books) -> None:
+    first = post_at(books, 1, 0)
+    books.advance(60)
+    second = post_at(books, 10, 0)
+    third = post_at(books, 100, 0)  # In the same instant.
+    minute = START + timedelta(seconds=60)
+    for recorded, expected in [
+        (START - MICROSECOND, ("0", 0)),
+        (START, ("1", first)),
+        (minute - MICROSECOND, ("1", first)),
+        (minute, ("111", third)),
+        (at(9), ("111", third)),
+    ]:
+        answer = balance(books, "a", recorded=recorded).body
+        assert (answer["posted"], answer["sequence"]) == expected
+    assert balance(books, "a", recorded=minute, sequence=second).body["sequence"] == second
+    assert balance(books, "a", recorded=START, sequence=second).body["sequence"] == first
+
+
+def test_before_it_was_opened_an_account_has_nothing(books: Books) -> None:
+    post_at(books, 1, 0)
+    assert [posted(books, "a", sequence=sequence) for sequence in (0, 1, 2, 3)] == ["0"] * 4
+
+
+def test_a_sequence_that_the_log_does_not_reach_is_refused(books: Books) -> None:
+    last = post_at(books, 1, 0)
+    for sequence in (last + 1, 2**53 - 1):
+        assert refusal(balance(books, "a", sequence=sequence)) == ["sequence_out_of_range"]
+        assert refusal(balance(books, "a", sequence=sequence, recorded=START)) == ["sequence_out_of_range"]
+        assert refusal(balance(books, "none", sequence=sequence)) == ["account_not_found"]
+
+
+def test_any_instant_of_the_calendar_may_be_asked_for(books: Books) -> None:
+    post_at(books, 1, 0)
+    for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
+        moment = datetime.fromisoformat(moment)
+        assert posted(books, "a", effective=moment, recorded=moment) == ("1" if moment.year > 2000 else "0")
+
+
+# Whatever the order in which entries arrive, the answer is that of a plain sum.
+
+arrivals = st.one_of(
+    st.lists(st.sampled_from([0.0, 0.0, -1.0, -2.0, -86400.0, 1.0, 59.0, 60.0]), min_size=1, max_size=25),
+    st.integers(1, 25).map(lambda count: [-float(day) for day in range(count)]),  # newest first
+    st.lists(st.floats(-3, 3).map(lambda jitter: round(jitter, 6)), min_size=1, max_size=25),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    arrivals=arrivals,
+    amounts=st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=25, max_size=25),
+    asked=st.lists(st.tuples(st.integers(-1, 30), st.integers(0, 30), st.integers(-1, 1)), min_size=1, max_size=12),
+)
+def test_any_balance_of_the_past_is_a_plain_sum(service: Any, arrivals: Any, amounts: Any, asked: Any) -> None:
+    before = service.clock.now
+    books = Books(service)
+    try:
+        books.create_ledger("main")
+        books.open("a")
+        books.open("b", "credit")
+        times = [START]
+        for seconds, (amount, forward) in zip(arrivals, amounts, strict=False):
+            effective = books.model.now + timedelta(seconds=seconds)
+            sides = ("a", "b") if forward else ("b", "a")
+            books.post((*sides, amount), effective_at=effective.isoformat())
+            times += [effective, books.model.now]
+            books.advance(1)
+        last = books.model.books[books.prefix + "main"].sequence
+        for moment, sequence, nudge in asked:
+            effective = times[moment % len(times)] + nudge * MICROSECOND
+            bounds: dict[str, Any] = {} if moment < 0 else {"effective": effective}
+            if sequence % 3 == 0:
+                bounds["sequence"] = min(sequence, last)
+            if sequence % 2 == 0:
+                bounds["recorded"] = START + timedelta(seconds=sequence)
+            for path in ("a", "b"):
+                balance(books, path, **bounds)
+    finally:
+        books.close()
+        service.clock.now = before
