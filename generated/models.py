@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import MISSING, AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
 
-from app.wire import Amount, Balance, Counter, NullableBalance, Timestamp, Total
+from app.wire import Amount, Balance, Counter, NullableBalance, NullableTotal, Timestamp, Total
 
 type LedgerName = Annotated[
     StrictStr, Field(examples=["main"], max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -283,6 +283,53 @@ class AccountBalance(BaseModel):
     asset: Asset
     normal_side: Side
     posted: Total
+    as_of_effective: AwareDatetime | None
+    """
+    The effective time that was asked for, or null.
+    """
+    sequence: PastSequence
+
+
+class AssetTotals(BaseModel):
+    """
+    Sums over accounts of one asset. Of the past only `posted` is known, and the counters are null.
+    """
+
+    asset: Asset
+    accounts: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    How many accounts were summed.
+    """
+    posted: Total
+    debits_posted: NullableTotal | None
+    credits_posted: NullableTotal | None
+    debits_pending: NullableTotal | None
+    credits_pending: NullableTotal | None
+
+
+class AssetTotalsPage(BaseModel):
+    items: list[AssetTotals]
+    next_cursor: StrictStr | None
+    as_of_effective: AwareDatetime | None
+    """
+    The effective time that was asked for, or null.
+    """
+    sequence: PastSequence
+
+
+class TrialBalance(BaseModel):
+    """
+    What stands on the two sides of the ledger in one asset; the sums agree.
+    """
+
+    asset: Asset
+    debit_balances: Total
+    credit_balances: Total
+
+
+class TrialBalancePage(BaseModel):
+    items: list[TrialBalance]
+    next_cursor: StrictStr | None
     as_of_effective: AwareDatetime | None
     """
     The effective time that was asked for, or null.

@@ -329,6 +329,53 @@ class Model:
 
         return self._read(ledger, read)
 
+    def get_totals(self, ledger: str, prefix: str | None = None, **as_of: Any) -> Answer:
+        """Sums over the accounts that are the prefix or lie below it; of the past, of posted balances only."""
+
+        def read(book: Book) -> Body:
+            point = known_at(book, as_of)
+            items: dict[str, Body] = {}
+            for path, account in sorted(book.accounts.items()):
+                if account.opened["sequence"] > point or (prefix and not f"{path}:".startswith(f"{prefix}:")):
+                    continue
+                sums = items.setdefault(
+                    account.opened["asset"], {"accounts": 0, "posted": 0, **dict.fromkeys(COUNTERS)}
+                )
+                sums["accounts"] += 1
+                sums["posted"] += posted_at(account, as_of.get("effective"), point)
+                for name in COUNTERS if not as_of else ():
+                    sums[name] = (sums[name] or 0) + int(self._account(book, path)[name])
+            return {
+                "items": [{"asset": asset, **in_digits(items[asset])} for asset in sorted(items)],
+                "as_of_effective": as_of.get("effective"),
+                "sequence": point,
+            }
+
+        return self._read(ledger, read)
+
+    def get_trial_balance(self, ledger: str, **as_of: Any) -> Answer:
+        """For each asset the sum of all debit balances and that of all credit balances, which agree."""
+
+        def read(book: Book) -> Body:
+            point = known_at(book, as_of)
+            items: dict[str, Body] = {}
+            for account in book.accounts.values():
+                if account.opened["sequence"] > point:
+                    continue
+                sums = items.setdefault(account.opened["asset"], {"debit_balances": 0, "credit_balances": 0})
+                balance = posted_at(account, as_of.get("effective"), point)
+                if (account.opened["normal_side"] == "debit") == (balance > 0):
+                    sums["debit_balances"] += abs(balance)
+                else:
+                    sums["credit_balances"] += abs(balance)
+            return {
+                "items": [{"asset": asset, **in_digits(items[asset])} for asset in sorted(items)],
+                "as_of_effective": as_of.get("effective"),
+                "sequence": point,
+            }
+
+        return self._read(ledger, read)
+
     def list_events(self, ledger: str, after_sequence: int) -> Answer:
         def read(book: Book) -> Body:
             if after_sequence > book.sequence:
@@ -376,6 +423,13 @@ class Model:
 
 def transactions(book: Book) -> list[Body]:
     return [event["transaction"] for event in book.events if "transaction" in event]
+
+
+COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
+
+
+def in_digits(sums: Body) -> Body:
+    return {name: value if name == "accounts" or value is None else str(value) for name, value in sums.items()}
 
 
 def known_at(book: Book, as_of: Body) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.model import Answer
+from tests.books import open_account
+from tests.model import AMOUNT_MAX, Answer, in_plain
 from tests.test_model import MICROSECOND, START, Books, books, refusal
 
 __all__ = ["books"]
@@ -135,6 +136,129 @@ def test_any_instant_of_the_calendar_may_be_asked_for(books: Books) -> None:
     for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
         moment = datetime.fromisoformat(moment)
         assert posted(books, "a", effective=moment, recorded=moment) == ("1" if moment.year > 2000 else "0")
+
+
+# Sums
+
+
+def read_sums(books: Books, what: str, *, prefix: str | None = None, limit: int = 1, **as_of: Any) -> Answer:
+    """Totals or the trial balance, which the service answers page by page as the model does at once."""
+    ledger = books.prefix + "main"
+    if what == "totals":
+        expected = books.model.get_totals(ledger, prefix, **as_of)
+    else:
+        expected = books.model.get_trial_balance(ledger, **as_of)
+    params: dict[str, Any] = {f"as_of_{name}": in_words(value) for name, value in as_of.items()}
+    params |= {"limit": limit} | ({} if prefix is None else {"prefix": prefix})
+    items: list[Any] = []
+    while books.service is not None:
+        got = books._send("GET", f"/{ledger}/{what}", params=params)
+        if expected.status != 200:
+            books._compare(expected, got)
+            break
+        page = in_plain(got.json())
+        items += page["items"]
+        assert len(page["items"]) <= limit
+        assert page == {**expected.body, "items": page["items"], "next_cursor": page["next_cursor"]}
+        if page["next_cursor"] is None:
+            assert items == expected.body["items"]
+            break
+        params = {"limit": limit, "cursor": page["next_cursor"]}
+    return expected
+
+
+def totals(books: Books, prefix: str | None = None, **as_of: Any) -> dict[str, str]:
+    items = read_sums(books, "totals", prefix=prefix, **as_of).body["items"]
+    return {item["asset"]: item["posted"] for item in items}
+
+
+def trial_balance(books: Books, **as_of: Any) -> dict[str, tuple[str, str]]:
+    items = read_sums(books, "trial-balance", **as_of).body["items"]
+    sides = {item["asset"]: (item["debit_balances"], item["credit_balances"]) for item in items}
+    assert all(debits == credits for debits, credits in sides.values())
+    return sides
+
+
+def test_totals_are_below_a_prefix_by_whole_segments(books: Books) -> None:
+    books.open("bank")
+    for number, path in enumerate(("u", "u:1", "u:1:w", "u-1", "u.1", "u0", "u:10", "u_1", "U:1")):
+        books.open(path, "credit")
+        books.post(("bank", path, 10**number))
+    assert totals(books, "u") == {"USD/2": "1000111"}
+    assert totals(books, "u:1") == {"USD/2": "110"}
+    assert totals(books, "u:1:w") == {"USD/2": "100"}
+    assert totals(books, "u:2") == {}
+    assert totals(books) == {"USD/2": str(2 * 111111111)}
+
+
+def test_totals_are_by_asset_with_their_counters(books: Books) -> None:
+    for path, asset in (("a", "USD/2"), ("b", "USD/2"), ("c", "BTC/8"), ("d", "BTC/8"), ("e", "EUR/2")):
+        books.open(path, asset=asset)
+    sequence = books.post(("a", "b", 5), ("b", "a", 2), ("d", "c", 7)).body["sequence"]
+    empty = {"debits_pending": "0", "credits_pending": "0", "posted": "0"}
+    assert read_sums(books, "totals").body == {
+        "items": [
+            {"asset": "BTC/8", "accounts": 2, **empty, "debits_posted": "7", "credits_posted": "7"},
+            {"asset": "EUR/2", "accounts": 1, **empty, "debits_posted": "0", "credits_posted": "0"},
+            {"asset": "USD/2", "accounts": 2, **empty, "debits_posted": "7", "credits_posted": "7"},
+        ],
+        "as_of_effective": None,
+        "sequence": sequence,
+    }
+    assert trial_balance(books) == {"BTC/8": ("7", "7"), "EUR/2": ("0", "0"), "USD/2": ("3", "3")}
+    assert read_sums(books, "totals", limit=5) == read_sums(books, "totals", limit=2)
+
+
+def test_sums_may_be_longer_than_a_balance(books: Books) -> None:
+    for number in range(4):
+        books.open(f"x:{number}", "debit")
+        books.open(f"y:{number}", "credit")
+        books.post((f"x:{number}", f"y:{number}", AMOUNT_MAX))
+    assert totals(books, "y") == {"USD/2": str(4 * AMOUNT_MAX)}
+    assert trial_balance(books) == {"USD/2": (str(4 * AMOUNT_MAX),) * 2}
+
+
+def test_sums_of_the_past_are_of_what_was_posted_and_of_the_accounts_there_were(books: Books) -> None:
+    first = post_at(books, 1, -1)
+    late = post_at(books, 10, -5)
+    books.open("coin", asset="BTC/8")
+    assert totals(books, "a", effective=at(-2)) == {"USD/2": "10"}
+    assert totals(books, "b", effective=at(-2), sequence=first) == {"USD/2": "0"}
+    assert totals(books, sequence=late) == {"USD/2": "22"}
+    assert totals(books, sequence=1) == totals(books, recorded=START - MICROSECOND) == {}
+    assert totals(books, recorded=START) == {"BTC/8": "0", "USD/2": "22"}
+    counters = read_sums(books, "totals", prefix="a", sequence=late).body["items"][0]
+    assert counters["debits_posted"] is counters["debits_pending"] is None
+    assert trial_balance(books, effective=at(-2)) == {"BTC/8": ("0", "0"), "USD/2": ("10", "10")}
+    assert trial_balance(books, sequence=first) == {"USD/2": ("1", "1")}
+
+
+def test_a_balance_on_the_other_side_stands_in_the_other_column(books: Books) -> None:
+    for path, side in (("a", "debit"), ("b", "credit"), ("c", "debit")):
+        books.open(path, side)
+    books.post(("b", "a", 4), ("c", "b", 1))
+    assert trial_balance(books) == trial_balance(books, effective=at(1)) == {"USD/2": ("4", "4")}
+
+
+def test_sums_are_refused_where_there_is_nothing_to_sum(books: Books) -> None:
+    for what in ("totals", "trial-balance"):
+        assert refusal(read_sums(books, what, sequence=2)) == ["sequence_out_of_range"]
+
+
+def test_a_cursor_of_sums_carries_what_was_asked_and_is_not_contradicted(client: Any, ledger: str) -> None:
+    for asset in ("A/0", "B/0", "C/0"):
+        open_account(client, ledger, f"x:{asset[0]}", asset=asset)
+    asked = {"prefix": "x", "as_of_sequence": 4, "as_of_effective": "2026-01-01T00:00:00Z"}
+    url = f"/v1/ledgers/{ledger}/totals"
+    first = client.get(url, params={"limit": 1, **asked}).json()
+    cursor = {"cursor": first["next_cursor"]}
+    rest = [client.get(url, params={**cursor, **beside}).json() for beside in ({}, asked, {"prefix": "x"})]
+    assert [[item["asset"] for item in page["items"]] for page in rest] == [["B/0", "C/0"]] * 3
+    other = ({"prefix": "y"}, {"as_of_sequence": 3}, {"as_of_recorded": "2026-01-01T00:00:00Z"})
+    for beside in other:
+        assert client.get(url, params={**cursor, **beside}).json()["code"] == "invalid_cursor"
+    assert client.get(f"/v1/ledgers/{ledger}/trial-balance", params=cursor).json()["code"] == "invalid_cursor"
+    assert client.get(f"/v1/ledgers/{ledger}/accounts", params=cursor).json()["code"] == "invalid_cursor"
 
 
 # Whatever the order in which entries arrive, the answer is that of a plain sum.

@@ -10,6 +10,7 @@ on time or late; what comes after it counts only if it is late:
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,8 +33,19 @@ class AsOf:
     recorded: datetime | None = None
 
     @property
+    def is_past(self) -> bool:
+        return self != AsOf()
+
+    @property
     def effective_bound(self) -> datetime:
         return self.effective or _FOR_EVER
+
+
+class Moment(NamedTuple):
+    """A position in effective order: a time, and what tells apart the items that share it."""
+
+    effective_at: datetime
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ async def get_account_balance(session: AsyncSession, ledger: str, path: str, as_
         raise AccountNotFound()
     sequence = await resolve(session, ledger_id, last, as_of)
     posted = await session.scalar(
-        text(BALANCE),
+        _BALANCE,
         {
             "ledger_id": ledger_id,
             "account_id": account.account_id,
@@ -78,7 +90,7 @@ async def resolve(session: AsyncSession, ledger_id: int, last: int, as_of: AsOf)
     if as_of.recorded is None:
         return sequence
     bounds = {"ledger_id": ledger_id, "last": sequence, "recorded": as_of.recorded}
-    return await session.scalar(text(RECORDED_BY), bounds) or 0
+    return await session.scalar(_RECORDED_BY, bounds) or 0
 
 
 # The last event recorded by an instant. `recorded_at` never falls along the log, so it needs no index of its own.
@@ -132,9 +144,10 @@ VERSIONS = """
 """
 
 # The formula at the head of this file, for each account `a`.
-POSTED = (
-    VERSIONS
-    + """
+POSTED = "".join(
+    (
+        VERSIONS,
+        """
  cross join lateral (
   select coalesce((select balance from entries where ledger_id = a.ledger_id and account_id = a.account_id
                       and version = least(effective.version, known.version)), 0)
@@ -142,12 +155,15 @@ POSTED = (
                       and effective_at <= :effective
                       and version > effective.version and version <= known.version), 0) as posted
  ) as past
-"""
+""",
+    )
 )
 
-BALANCE = (
-    """
-select past.posted::text
-  from (select * from accounts where ledger_id = :ledger_id and account_id = :account_id offset 0) as a"""
-    + POSTED
+BALANCE = "".join(
+    (
+        "select past.posted::text from (",
+        "select * from accounts where ledger_id = :ledger_id and account_id = :account_id offset 0) as a",
+        POSTED,
+    )
 )
+_BALANCE, _RECORDED_BY = text(BALANCE), text(RECORDED_BY)
