@@ -100,6 +100,9 @@ type Side = Literal["debit", "credit"]
 type Order = Literal["newest", "oldest"]
 
 
+type Sort = Literal["recorded", "effective"]
+
+
 class Health(BaseModel):
     status: StrictStr
     """

@@ -284,6 +284,35 @@ class Model:
 
         return self._read(ledger, read)
 
+    def list_entries_in_effective_order(
+        self,
+        ledger: str,
+        path: str,
+        order: str,
+        *,
+        after: tuple[datetime, int] | None = None,
+        pinned: int | None = None,
+    ) -> Answer:
+        """The statement by effective time, each line with the balance of what comes up to it; as known at `pinned`,
+        from the line that follows the effective time and version `after` in this order."""
+
+        def read(book: Book) -> Body:
+            self._account(book, path)
+            account = book.accounts[path]
+            point = book.sequence if pinned is None else pinned
+            known = [entry for entry in account.entries if entry["sequence"] <= point]
+            sums, lines = {"debit": 0, "credit": 0}, []
+            for entry in sorted(known, key=lambda entry: (entry["effective_at"], entry["version"])):
+                sums[entry["side"]] += int(entry["amount"])
+                balance = account.posted(debits=sums["debit"], credits=sums["credit"])
+                lines.append({**entry, "balance": str(balance)})
+            if order == "newest":
+                lines.reverse()
+            places = [(line["effective_at"], line["version"]) for line in lines]
+            return {"items": lines[places.index(after) + 1 :] if after else lines, "sequence": point}
+
+        return self._read(ledger, read)
+
     def list_account_entries(self, ledger: str, path: str, order: str, *, after: int | None = None) -> Answer:
         """The whole statement; from the line that follows version `after` in this order."""
 

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.books import open_account
+from tests.books import open_account, post, transaction
 from tests.model import AMOUNT_MAX, Answer, in_plain
 from tests.test_model import MICROSECOND, START, Books, books, refusal
 
@@ -136,6 +136,92 @@ def test_any_instant_of_the_calendar_may_be_asked_for(books: Books) -> None:
     for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
         moment = datetime.fromisoformat(moment)
         assert posted(books, "a", effective=moment, recorded=moment) == ("1" if moment.year > 2000 else "0")
+
+
+# Statements in effective order
+
+
+def statement(books: Books, path: str, order: str = "oldest", *, limit: int = 2, meanwhile: Any = None) -> list[Any]:
+    """The statement by effective time, page by page as the model has it at once; others may write between pages."""
+    ledger = books.prefix + "main"
+    expected = books.model.list_entries_in_effective_order(ledger, path, order)
+    params: dict[str, Any] = {"sort": "effective", "order": order, "limit": limit}
+    lines: list[Any] = []
+    while books.service is not None:
+        got = books._send("GET", f"/{ledger}/accounts/{path}/entries", params=params)
+        if expected.status != 200:
+            books._compare(expected, got)
+            break
+        page = in_plain(got.json())
+        lines += page["items"]
+        assert len(page["items"]) <= limit
+        assert page["sequence"] == expected.body["sequence"]
+        assert lines == expected.body["items"][: len(lines)]
+        if page["next_cursor"] is None:
+            assert lines == expected.body["items"]
+            break
+        assert lines != expected.body["items"], "a next page is promised, but nothing is left"
+        params = {"limit": limit, "cursor": page["next_cursor"]}
+        if meanwhile is not None:
+            meanwhile()
+    return expected.body.get("items", [expected.body.get("code")])
+
+
+def both_ways(books: Books, path: str, limit: int = 2) -> list[tuple[int, str]]:
+    """Each line's version and balance, oldest first; read in both orders."""
+    oldest = [(line["version"], line["balance"]) for line in statement(books, path, limit=limit)]
+    newest = [(line["version"], line["balance"]) for line in statement(books, path, "newest", limit=limit)]
+    assert newest == oldest[::-1]
+    return oldest
+
+
+def test_a_statement_in_effective_order_sums_the_balance_along(books: Books) -> None:
+    for amount, day in ((1, -3), (10, -1), (100, -2), (1000, -4), (10000, 0)):
+        post_at(books, amount, day)
+    assert both_ways(books, "a") == [(4, "1000"), (1, "1001"), (3, "1101"), (2, "1111"), (5, "11111")]
+    assert both_ways(books, "b", limit=1) == both_ways(books, "a", limit=4)
+
+
+def test_lines_of_one_instant_stand_in_recorded_order(books: Books) -> None:
+    for day in (-1, -2, -1, -2, -1, -2):
+        post_at(books, 1, day)
+    assert [version for version, _ in both_ways(books, "a", limit=1)] == [2, 4, 6, 1, 3, 5]
+
+
+def test_newest_first_books_are_turned_round(books: Books) -> None:
+    for day in range(1, 8):
+        post_at(books, day, -day)
+    assert both_ways(books, "a") == [(7, "7"), (6, "13"), (5, "18"), (4, "22"), (3, "25"), (2, "27"), (1, "28")]
+
+
+def test_pages_in_effective_order_stay_as_they_are_under_backdated_writers(books: Books) -> None:
+    for day in (-1, -5, -3, -2, -4):
+        post_at(books, 1, day)
+    for order in ("oldest", "newest"):
+        statement(books, "a", order, limit=1, meanwhile=lambda: [post_at(books, 1, day) for day in (-9, -3, 0)])
+
+
+def test_an_account_without_entries_has_no_lines_in_either_order(books: Books) -> None:
+    books.open("a")
+    assert both_ways(books, "a") == []
+    assert statement(books, "none") == ["account_not_found"]
+
+
+def test_a_cursor_of_one_sort_does_not_serve_the_other(client: Any, ledger: str) -> None:
+    open_account(client, ledger, "a")
+    open_account(client, ledger, "b")
+    for _ in range(3):
+        assert post(client, ledger, transaction("a", "b")).status_code == 201
+    url = f"/v1/ledgers/{ledger}/accounts/a/entries"
+    cursors = {sort: client.get(url, params={"limit": 1, "sort": sort}).json()["next_cursor"] for sort in SORTS}
+    for sort, cursor in cursors.items():
+        for beside in SORTS:
+            answer = client.get(url, params={"cursor": cursor, "sort": beside})
+            assert answer.status_code == (200 if sort == beside else 400), (sort, beside)
+        assert len(client.get(url, params={"cursor": cursor}).json()["items"]) == 2
+
+
+SORTS = ("recorded", "effective")
 
 
 # Sums
@@ -300,6 +386,7 @@ def test_any_balance_of_the_past_is_a_plain_sum(service: Any, arrivals: Any, amo
                 bounds["recorded"] = START + timedelta(seconds=sequence)
             for path in ("a", "b"):
                 balance(books, path, **bounds)
+        both_ways(books, "a", limit=asked[0][1] % 5 + 1)
     finally:
         books.close()
         service.clock.now = before

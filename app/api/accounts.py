@@ -5,10 +5,19 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.api.contract import ContractRoute
-from app.api.cursors import CursorPage, read_order_and_position, read_position, with_cursor
+from app.api.cursors import (
+    CursorPage,
+    read_filters,
+    read_order_and_position,
+    read_place,
+    read_position,
+    with_cursor,
+)
 from app.api.edge import fingerprint
 from app.deps import KeyDigest, Session, Submit
-from app.ledger import queries
+from app.ledger import queries, statements
+from app.ledger.history import Moment
+from app.ledger.refusals import InvalidCursor
 from app.ledger.values import Event, OpenAccount
 from app.wire import given
 from generated import models
@@ -64,11 +73,22 @@ async def list_account_entries(
     ledger: models.LedgerName,
     account: models.AccountPath,
     session: Session,
+    sort: Annotated[models.Sort | None, Query()] = None,
     order: Annotated[models.Order | None, Query()] = None,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     scope = ("entries", ledger, account)
+    carried = read_filters(cursor)
+    if (sort or carried.get("sort")) == "effective":
+        place = read_place(cursor, *scope, order=order, kind=Moment, filters={"sort": sort})
+        order, after, pinned = place.order, place.after, place.filters.get("pinned")
+        page = await statements.list_entries_in_effective_order(
+            session, ledger, account, order=order, after=after, pinned=pinned, limit=limit
+        )
+        return with_cursor(page, *scope, order=order, filters={"sort": "effective", "pinned": page.sequence})
+    if "sort" in carried:
+        raise InvalidCursor()
     order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
     page = await queries.list_account_entries(session, ledger, account, order=order, after=after, limit=limit)
     return with_cursor(page, *scope, order=order)

@@ -21,6 +21,7 @@ _INTEGER_MAX = 2**53 - 1
 
 # What a cursor may carry: filters as the contract has them, and the sequence that later pages are held to.
 _FILTERS: dict[str, TypeAdapter[Any]] = {
+    "sort": TypeAdapter(models.Sort),
     "prefix": TypeAdapter(models.AccountPath),
     "as_of_effective": TypeAdapter(models.Timestamp),
     "as_of_sequence": TypeAdapter(models.PastSequence),
@@ -102,6 +103,12 @@ def read_place[Position: (str, int, Moment)](
     if any(carried.get(name) != value for name, value in given.items()):
         raise InvalidCursor()
     return Place(carried, carried_order or order or "newest", _read_position(position, kind))
+
+
+def read_filters(cursor: str | None) -> dict[str, Any]:
+    """What a cursor carries beside its position, where that decides how the rest is read. Raises `InvalidCursor`."""
+    said = _decode(cursor)[:-2] if cursor is not None else []
+    return _read_filters(said[-1]) if said and isinstance(said[-1], dict) else {}
 
 
 def _decode(cursor: str) -> list[Any]:

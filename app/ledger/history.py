@@ -21,7 +21,7 @@ from app.ledger.values import Side
 from app.models import accounts
 
 # No entry is effective later.
-_FOR_EVER = datetime.max.replace(tzinfo=UTC)
+FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class AsOf:
 
     @property
     def effective_bound(self) -> datetime:
-        return self.effective or _FOR_EVER
+        return self.effective or FOR_EVER
 
 
 class Moment(NamedTuple):
