@@ -97,6 +97,9 @@ Up to 50 pairs of the client's own, each a name and a string.
 type Side = Literal["debit", "credit"]
 
 
+type AccountStatus = Literal["open", "frozen", "closed"]
+
+
 type Order = Literal["newest", "oldest"]
 
 

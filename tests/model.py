@@ -275,12 +275,30 @@ class Model:
     def get_account(self, ledger: str, path: str) -> Answer:
         return self._read(ledger, lambda book: self._account(book, path))
 
-    def list_accounts(self, ledger: str, *, after: str | None = None) -> Answer:
-        """Every account, in bytewise order; from the one that follows `after`."""
+    def list_accounts(self, ledger: str, *, after: str | None = None, **filters: str) -> Answer:
+        """Every account that a filter lets through, in bytewise order; from the one that follows `after`."""
 
         def read(book: Book) -> Body:
-            paths = [path for path in sorted(book.accounts) if after is None or path > after]
-            return {"items": [self._account(book, path) for path in paths], "sequence": book.sequence}
+            found = [self._account(book, path) for path in sorted(book.accounts) if after is None or path > after]
+            items = [account for account in found if is_listed(account, filters)]
+            return {"items": items, "sequence": book.sequence}
+
+        return self._read(ledger, read)
+
+    def list_transactions_in_effective_order(
+        self, ledger: str, order: str, start: datetime | None, end: datetime | None
+    ) -> Answer:
+        """Those effective from `start` on and before `end`, by effective time."""
+
+        def read(book: Book) -> Body:
+            found = [
+                transaction
+                for transaction in transactions(book)
+                if (start is None or transaction["effective_at"] >= start)
+                and (end is None or transaction["effective_at"] < end)
+            ]
+            found.sort(key=lambda each: (each["effective_at"], each["sequence"]), reverse=order == "newest")
+            return {"items": found, "sequence": book.sequence}
 
         return self._read(ledger, read)
 
@@ -332,11 +350,12 @@ class Model:
 
         return self._read(ledger, read)
 
-    def list_transactions(self, ledger: str, order: str, *, after: int | None = None) -> Answer:
-        """Every transaction; from the one that follows sequence `after` in this order."""
+    def list_transactions(self, ledger: str, order: str, *, after: int | None = None, **filters: str) -> Answer:
+        """Every transaction that a filter lets through; from the one that follows sequence `after` in this order."""
 
         def read(book: Book) -> Body:
-            return {"items": cut(transactions(book), "sequence", order, after), "sequence": book.sequence}
+            found = [each for each in transactions(book) if is_found(each, filters)]
+            return {"items": cut(found, "sequence", order, after), "sequence": book.sequence}
 
         return self._read(ledger, read)
 
@@ -452,6 +471,21 @@ class Model:
 
 def transactions(book: Book) -> list[Body]:
     return [event["transaction"] for event in book.events if "transaction" in event]
+
+
+def is_listed(account: Body, filters: Body) -> bool:
+    """Whether an account is of the asset or the status asked for, or is the prefix or lies below it."""
+    below = dict(filters)
+    prefix = below.pop("prefix", None)
+    return (prefix is None or f"{account['path']}:".startswith(f"{prefix}:")) and below.items() <= account.items()
+
+
+def is_found(transaction: Body, filters: Body) -> bool:
+    """Whether a transaction is of the reference or the group asked for, or names the account."""
+    said = dict(filters)
+    path = said.pop("account", None)
+    named = {p[side] for p in transaction["postings"] for side in ("debit_account", "credit_account")}
+    return (path is None or path in named) and all(transaction[name] == value for name, value in said.items())
 
 
 COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")

@@ -1,21 +1,21 @@
 """Accounts: open, list, get, and their statements."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from app.api.contract import ContractRoute
 from app.api.cursors import (
     CursorPage,
+    check_one_filter,
     read_filters,
     read_order_and_position,
     read_place,
-    read_position,
     with_cursor,
 )
 from app.api.edge import fingerprint
 from app.deps import KeyDigest, Session, Submit
-from app.ledger import queries, statements
+from app.ledger import finding, queries, statements
 from app.ledger.history import Moment
 from app.ledger.refusals import InvalidCursor
 from app.ledger.values import Event, OpenAccount
@@ -51,12 +51,25 @@ async def create_account(
 async def list_accounts(
     ledger: models.LedgerName,
     session: Session,
+    prefix: Annotated[models.AccountPath | None, Query()] = None,
+    asset: Annotated[models.Asset | None, Query()] = None,
+    status: Annotated[models.AccountStatus | None, Query()] = None,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     scope = ("accounts", ledger)
-    after = read_position(cursor, *scope, kind=str)
-    return with_cursor(await queries.list_accounts(session, ledger, after=after, limit=limit), *scope)
+    check_one_filter({"prefix": prefix}, {"asset": asset}, {"status": status})
+    place = read_place(cursor, *scope, kind=str, filters={"prefix": prefix, "asset": asset, "status": status})
+    where: Any = {"after": place.after, "limit": limit}
+    match place.filters:
+        case {"prefix": path}:
+            page = await finding.list_accounts_below(session, ledger, path, **where)
+        case {"asset": str()} | {"status": str()}:
+            named = {name: place.filters.get(name) for name in ("asset", "status")}
+            page = await finding.find_accounts(session, ledger, **named, **where)
+        case _:
+            page = await queries.list_accounts(session, ledger, **where)
+    return with_cursor(page, *scope, filters=place.filters)
 
 
 @router.get("/v1/ledgers/{ledger}/accounts/{account}", operation_id="getAccount", response_model=models.Account)

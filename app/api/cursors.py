@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.ledger.history import Moment
 from app.ledger.queries import Order, Page
-from app.ledger.refusals import InvalidCursor
+from app.ledger.refusals import InvalidCursor, ValidationFailed
 from generated import models
 
 _NAME = re.compile(r"[!-~]{1,255}")
@@ -22,6 +22,13 @@ _INTEGER_MAX = 2**53 - 1
 # What a cursor may carry: filters as the contract has them, and the sequence that later pages are held to.
 _FILTERS: dict[str, TypeAdapter[Any]] = {
     "sort": TypeAdapter(models.Sort),
+    "account": TypeAdapter(models.AccountPath),
+    "reference": TypeAdapter(models.Reference),
+    "group": TypeAdapter(models.Group),
+    "effective_from": TypeAdapter(models.Timestamp),
+    "effective_to": TypeAdapter(models.Timestamp),
+    "asset": TypeAdapter(models.Asset),
+    "status": TypeAdapter(models.AccountStatus),
     "prefix": TypeAdapter(models.AccountPath),
     "as_of_effective": TypeAdapter(models.Timestamp),
     "as_of_sequence": TypeAdapter(models.PastSequence),
@@ -103,6 +110,14 @@ def read_place[Position: (str, int, Moment)](
     if any(carried.get(name) != value for name, value in given.items()):
         raise InvalidCursor()
     return Place(carried, carried_order or order or "newest", _read_position(position, kind))
+
+
+def check_one_filter(*filters: Mapping[str, Any]) -> None:
+    """Each mapping is one filter, of one parameter or several. Raises `ValidationFailed` if two are given."""
+    given = [name for each in filters for name in [next((n for n, value in each.items() if value is not None), None)]]
+    names = [name for name in given if name is not None]
+    if len(names) > 1:
+        raise ValidationFailed([{"pointer": names[1], "message": "A list takes one filter beside its order"}])
 
 
 def read_filters(cursor: str | None) -> dict[str, Any]:

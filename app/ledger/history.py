@@ -89,8 +89,12 @@ async def resolve(session: AsyncSession, ledger_id: int, last: int, as_of: AsOf)
         raise SequenceOutOfRange()
     if as_of.recorded is None:
         return sequence
-    bounds = {"ledger_id": ledger_id, "last": sequence, "recorded": as_of.recorded}
-    return await session.scalar(_RECORDED_BY, bounds) or 0
+    return await last_recorded(session, ledger_id, sequence, as_of.recorded)
+
+
+async def last_recorded(session: AsyncSession, ledger_id: int, last: int, by: datetime) -> int:
+    """The last sequence, up to `last`, that was recorded by an instant; 0 if none was."""
+    return await session.scalar(_RECORDED_BY, {"ledger_id": ledger_id, "last": last, "recorded": by}) or 0
 
 
 # The last event recorded by an instant. `recorded_at` never falls along the log, so it needs no index of its own.

@@ -133,7 +133,7 @@ class _Statement:
 
     async def _versions(self, effective: Any) -> tuple[int, int]:
         bounds = self._key | {"effective": effective, "sequence": self.sequence}
-        row = (await self.session.execute(_VERSIONS, bounds)).one()
+        row = (await self.session.execute(VERSIONS_OF, bounds)).one()
         return row[0], row[1]
 
     async def _balance(self, place: Moment) -> int:
@@ -148,7 +148,7 @@ class _Statement:
 
 
 _LATE_PLACE = tuple_(late_entries.c.effective_at, late_entries.c.version)
-_VERSIONS = text(
+VERSIONS_OF = text(
     "".join(
         (
             "select effective.version, known.version from (",
