@@ -178,20 +178,23 @@ async def _read_in_order(
     return await _read_events(session, ledger_id, rows), more
 
 
-# The first entry of each transaction of an account, in the order of its versions; the window stops with the limit.
+# The first entry of each transaction of an account, in the order of its versions: the window and the look-ups stop
+# with the limit. (Sequences rise with versions, but a plan cannot know that: in their order it would sort them all.)
 _OF_ACCOUNT = {
     "oldest": text("""
 select x.sequence
-  from (select sequence, lag(sequence) over (order by version) as former from entries
-         where ledger_id = :ledger_id and account_id = :account_id and version > :version order by version) as x
-  join events as e on e.ledger_id = :ledger_id and e.sequence = x.sequence and e.postings is not null
- where x.former is distinct from x.sequence order by x.sequence limit :limit
+  from (select version, sequence, lag(sequence) over (order by version) as former from entries
+         where ledger_id = :ledger_id and account_id = :account_id and version > :version) as x
+ cross join lateral (
+       select postings from events where ledger_id = :ledger_id and sequence = x.sequence offset 0) as e
+ where x.former is distinct from x.sequence and e.postings is not null order by x.version limit :limit
 """),
     "newest": text("""
 select x.sequence
-  from (select sequence, lag(sequence) over (order by version desc) as former from entries
-         where ledger_id = :ledger_id and account_id = :account_id and version <= :version order by version desc) as x
-  join events as e on e.ledger_id = :ledger_id and e.sequence = x.sequence and e.postings is not null
- where x.former is distinct from x.sequence order by x.sequence desc limit :limit
+  from (select version, sequence, lag(sequence) over (order by version desc) as former from entries
+         where ledger_id = :ledger_id and account_id = :account_id and version <= :version) as x
+ cross join lateral (
+       select postings from events where ledger_id = :ledger_id and sequence = x.sequence offset 0) as e
+ where x.former is distinct from x.sequence and e.postings is not null order by x.version desc limit :limit
 """),
 }

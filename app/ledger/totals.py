@@ -71,7 +71,7 @@ def _statement(what: str, below_prefix: bool, past: bool) -> TextClause:
     parts = [_SUMS[what, past], _BELOW if below_prefix else _ALL]
     if past:
         # Only what was open by then; later accounts held nothing, and their assets may not have been there.
-        parts += [POSTED, " where a.account_id <= :sequence and a.asset > :after"]
+        parts += [_THEN, " where a.account_id <= :sequence and a.asset > :after"]
     else:
         parts.append(" where a.asset > :after")
     return text("".join((*parts, " group by a.asset order by a.asset limit :limit")))
@@ -79,6 +79,21 @@ def _statement(what: str, below_prefix: bool, past: bool) -> TextClause:
 
 _POSTED = """case a.normal_side when 'debit' then a.debits_posted - a.credits_posted
                             else a.credits_posted - a.debits_posted end"""
+# What an account had then. Most have nothing later, and what they have is what they had: no search for those.
+_THEN = "".join(
+    (
+        """
+ cross join lateral (
+  select case when a.latest_effective <= :effective
+               and (a.version = 0 or (select sequence from entries where ledger_id = a.ledger_id
+                                         and account_id = a.account_id and version = a.version) <= :sequence)
+              then """,
+        _POSTED,
+        " else (select past.posted from (select 1) as one",
+        POSTED,
+        ") end as posted) as past",
+    )
+)
 _RAISED = "a.debits_posted - a.credits_posted"
 _RAISED_THEN = "case a.normal_side when 'debit' then past.posted else -past.posted end"
 _SUMS = {
