@@ -57,15 +57,21 @@ Counter = _decimal_string("^(0|[1-9][0-9]{0,37})$")
 Total = _decimal_string("^(0|-?[1-9][0-9]*)$")
 # Of a property that may be null, whose pattern a contract in the portable subset does not say.
 NullableBalance = _decimal_string("^(0|-?[1-9][0-9]{0,37})$", shown=False)
+NullableTotal = _decimal_string("^(0|-?[1-9][0-9]*)$", shown=False)
 Timestamp = Annotated[
     datetime,
     BeforeValidator(_read_timestamp, json_schema_input_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
+def _read_whole(value: Any) -> Any:
+    """JSON has one kind of number: `5.0` is a whole one (JSON Schema, 6.1.1)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # A whole number in a body: neither text nor a boolean passes for one.
-SeenRevision = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1)]
-SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
+SeenRevision = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1), BeforeValidator(_read_whole)]
+SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1), BeforeValidator(_read_whole)]
 
 
 def given[Value](value: Value) -> Value | None:
