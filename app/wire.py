@@ -64,6 +64,7 @@ Timestamp = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
+
 def _read_whole(value: Any) -> Any:
     """JSON has one kind of number: `5.0` is a whole one (JSON Schema, 6.1.1)."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
