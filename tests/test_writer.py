@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import httpx
 import pytest
 
-from app.db import Database
+from app.db import Database, is_transient
 from app.ledger.refusals import InternalError, LedgerNotFound
 from app.ledger.values import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.writer import CREATION_KEY, LedgerWriter, Submission
@@ -112,6 +113,32 @@ async def test_killed_backends_lose_and_double_nothing(books):
     await killing
     recorded = await fetch(books.url, "select count(*) from events where kind = 'transaction_posted'")
     assert count == recorded[0]["count"]
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.001, 0.01, 0.1])
+@pytest.mark.parametrize("ending", ["the server ends the session", "nobody reads what the server says"])
+async def test_whatever_a_lost_session_raises_is_known_as_lost(books, pause_s, ending):
+    """As after SIGSTOP: the server ended the session meanwhile, and its word for it is found at any point."""
+
+    async def lose_a_session() -> None:
+        async with books.database.writes.acquire() as connection, connection.transaction():
+            await connection.execute("select 1")
+            await fetch(books.url, "select pg_terminate_backend($1)", connection.get_server_pid())
+            if ending == "the server ends the session":
+                await asyncio.sleep(pause_s)
+            else:
+                time.sleep(pause_s)
+            await connection.execute("select 1")
+
+    for _ in range(5):
+        (error,) = await asyncio.gather(lose_a_session(), return_exceptions=True)
+        assert isinstance(error, Exception)
+        assert is_transient(error), repr(error)
+
+
+def test_the_drivers_own_confusion_is_known_as_a_lost_connection():
+    """Seen at COMMIT in a process that woke: "cannot switch to state 15; another operation (2) is in progress"."""
+    assert is_transient(asyncpg.InternalClientError("cannot switch to state 15"))
 
 
 async def test_a_commit_whose_reply_was_lost_is_found_and_not_repeated(database):
