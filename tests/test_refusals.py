@@ -316,7 +316,8 @@ def reuse_a_key(name: str, request: pytest.FixtureRequest) -> httpx.Response:
 
 
 def beyond(asked: Request) -> str:
-    return "after_sequence" if asked.path.endswith("/events") else "as_of_sequence"
+    """The parameter that may point beyond the end of the log."""
+    return "after_sequence" if asked.path.endswith(("/events", "/verification")) else "as_of_sequence"
 
 
 OTHER_BODIES = {
