@@ -8,7 +8,17 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from app.api import accounts, docs, events, health, ledgers, periods, transactions, verification
+from app.api import (
+    accounts,
+    balances,
+    docs,
+    events,
+    health,
+    ledgers,
+    periods,
+    transactions,
+    verification,
+)
 from app.api.contract import CONTRACT
 from app.api.keys import ApiKeys
 from app.api.problems import add_problem_handlers
@@ -63,7 +73,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
     app.add_middleware(RequestMiddleware)
     add_problem_handlers(app)
-    for resource in (transactions, accounts, ledgers, periods, events, verification, health, docs):
+    for resource in (transactions, accounts, balances, ledgers, periods, events, verification, health, docs):
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app

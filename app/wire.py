@@ -57,6 +57,7 @@ Counter = _decimal_string("^(0|[1-9][0-9]{0,37})$")
 Total = _decimal_string("^(0|-?[1-9][0-9]*)$")
 # Of a property that may be null, whose pattern a contract in the portable subset does not say.
 NullableBalance = _decimal_string("^(0|-?[1-9][0-9]{0,37})$", shown=False)
+NullableTotal = _decimal_string("^(0|-?[1-9][0-9]*)$", shown=False)
 Timestamp = Annotated[
     datetime,
     BeforeValidator(_read_timestamp, json_schema_input_type=str),

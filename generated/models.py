@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import MISSING, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
+from pydantic import MISSING, AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
 
-from app.wire import Amount, Balance, Counter, NullableBalance, SeenRevision, SeenVersion, Timestamp, Total
+from app.wire import (
+    Amount,
+    Balance,
+    Counter,
+    NullableBalance,
+    NullableTotal,
+    SeenRevision,
+    SeenVersion,
+    Timestamp,
+    Total,
+)
 
 type LedgerName = Annotated[
     StrictStr, Field(examples=["main"], max_length=64, min_length=1, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -42,6 +52,12 @@ A code and its scale, the number of decimal places of its smallest unit, such as
 type EventSequence = Annotated[int, Field(examples=[4], ge=1, le=9007199254740991)]
 """
 The number of an event in its ledger's log.
+"""
+
+
+type PastSequence = Annotated[int, Field(examples=[4], ge=0, le=9007199254740991)]
+"""
+The number of an event in its ledger's log, or 0 before the first one.
 """
 
 
@@ -105,15 +121,18 @@ Up to 50 pairs of the client's own, each a name and a string.
 type Side = Literal["debit", "credit"]
 
 
-type Order = Literal["newest", "oldest"]
-
-
 type AccountStatus = Literal["open", "frozen", "closed"]
 """
 Open unless said otherwise. Only an open account takes postings; a closed one has a posted balance of zero
 and nothing pending.
 
 """
+
+
+type Order = Literal["newest", "oldest"]
+
+
+type Sort = Literal["recorded", "effective"]
 
 
 class Health(BaseModel):
@@ -321,6 +340,69 @@ class AccountEntryPage(BaseModel):
     items: list[AccountEntry]
     next_cursor: StrictStr | None
     sequence: EventSequence
+
+
+class AccountBalance(BaseModel):
+    """
+    An account's posted balance at one effective time, as known at one point of the log.
+    """
+
+    account: AccountPath
+    asset: Asset
+    normal_side: Side
+    posted: Total
+    as_of_effective: AwareDatetime | None
+    """
+    The effective time that was asked for, or null.
+    """
+    sequence: PastSequence
+
+
+class AssetTotals(BaseModel):
+    """
+    Sums over accounts of one asset. Of the past only `posted` is known, and the counters are null.
+    """
+
+    asset: Asset
+    accounts: Annotated[int, Field(ge=1, le=9007199254740991)]
+    """
+    How many accounts were summed.
+    """
+    posted: Total
+    debits_posted: NullableTotal | None
+    credits_posted: NullableTotal | None
+    debits_pending: NullableTotal | None
+    credits_pending: NullableTotal | None
+
+
+class AssetTotalsPage(BaseModel):
+    items: list[AssetTotals]
+    next_cursor: StrictStr | None
+    as_of_effective: AwareDatetime | None
+    """
+    The effective time that was asked for, or null.
+    """
+    sequence: PastSequence
+
+
+class TrialBalance(BaseModel):
+    """
+    What stands on the two sides of the ledger in one asset; the sums agree.
+    """
+
+    asset: Asset
+    debit_balances: Total
+    credit_balances: Total
+
+
+class TrialBalancePage(BaseModel):
+    items: list[TrialBalance]
+    next_cursor: StrictStr | None
+    as_of_effective: AwareDatetime | None
+    """
+    The effective time that was asked for, or null.
+    """
+    sequence: PastSequence
 
 
 class PostingRequest(BaseModel):

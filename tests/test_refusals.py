@@ -315,6 +315,11 @@ def reuse_a_key(name: str, request: pytest.FixtureRequest) -> httpx.Response:
     return replace(first, body=OTHER_BODIES[name]).send(service)
 
 
+def beyond(asked: Request) -> str:
+    """The parameter that may point beyond the end of the log."""
+    return "after_sequence" if asked.path.endswith(("/events", "/verification")) else "as_of_sequence"
+
+
 OTHER_BODIES = {
     "createAccount": {"path": "other", "asset": "USD/2", "normal_side": "debit"},
     "updateAccount": {"revision": 7},
@@ -345,7 +350,7 @@ MAKE: dict[str, Make] = {
     "ledger_not_found": on_books(lambda name: example(name, ledger="nowhere")),
     "account_not_found": on_books(lambda name: example(name, account="users:43:wallet")),
     "transaction_not_found": on_books(lambda name: example(name, sequence="1")),
-    "sequence_out_of_range": of_example(lambda asked: replace(asked, params={"after_sequence": "1000000"})),
+    "sequence_out_of_range": of_example(lambda asked: replace(asked, params={beyond(asked): "1000000"})),
     "idempotency_key_reused": reuse_a_key,
     "ledger_exists": of_example(lambda asked: asked.with_body(description="Another")),
     "account_exists": of_example(lambda asked: asked),

@@ -1,15 +1,24 @@
 """Accounts: open, change, list, get, and their statements."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import MISSING
 
 from app.api.contract import ContractRoute
-from app.api.cursors import CursorPage, read_order_and_position, read_position, with_cursor
+from app.api.cursors import (
+    CursorPage,
+    check_one_filter,
+    read_filters,
+    read_order_and_position,
+    read_place,
+    with_cursor,
+)
 from app.api.edge import fingerprint
 from app.deps import KeyDigest, Session, Submit
-from app.ledger import queries
+from app.ledger import finding, queries, statements
+from app.ledger.history import Moment
+from app.ledger.refusals import InvalidCursor
 from app.ledger.values import Event, OpenAccount, UpdateAccount
 from app.wire import given
 from generated import models
@@ -70,12 +79,25 @@ async def update_account(
 async def list_accounts(
     ledger: models.LedgerName,
     session: Session,
+    prefix: Annotated[models.AccountPath | None, Query()] = None,
+    asset: Annotated[models.Asset | None, Query()] = None,
+    status: Annotated[models.AccountStatus | None, Query()] = None,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     scope = ("accounts", ledger)
-    after = read_position(cursor, *scope, kind=str)
-    return with_cursor(await queries.list_accounts(session, ledger, after=after, limit=limit), *scope)
+    check_one_filter({"prefix": prefix}, {"asset": asset}, {"status": status})
+    place = read_place(cursor, *scope, kind=str, filters={"prefix": prefix, "asset": asset, "status": status})
+    where: Any = {"after": place.after, "limit": limit}
+    match place.filters:
+        case {"prefix": path}:
+            page = await finding.list_accounts_below(session, ledger, path, **where)
+        case {"asset": str()} | {"status": str()}:
+            named = {name: place.filters.get(name) for name in ("asset", "status")}
+            page = await finding.find_accounts(session, ledger, **named, **where)
+        case _:
+            page = await queries.list_accounts(session, ledger, **where)
+    return with_cursor(page, *scope, filters=place.filters)
 
 
 @router.get("/v1/ledgers/{ledger}/accounts/{account}", operation_id="getAccount", response_model=models.Account)
@@ -92,11 +114,22 @@ async def list_account_entries(
     ledger: models.LedgerName,
     account: models.AccountPath,
     session: Session,
+    sort: Annotated[models.Sort | None, Query()] = None,
     order: Annotated[models.Order | None, Query()] = None,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     scope = ("entries", ledger, account)
+    carried = read_filters(cursor)
+    if (sort or carried.get("sort")) == "effective":
+        place = read_place(cursor, *scope, order=order, kind=Moment, filters={"sort": sort})
+        order, after, pinned = place.order, place.after, place.filters.get("pinned")
+        page = await statements.list_entries_in_effective_order(
+            session, ledger, account, order=order, after=after, pinned=pinned, limit=limit
+        )
+        return with_cursor(page, *scope, order=order, filters={"sort": "effective", "pinned": page.sequence})
+    if "sort" in carried:
+        raise InvalidCursor()
     order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
     page = await queries.list_account_entries(session, ledger, account, order=order, after=after, limit=limit)
     return with_cursor(page, *scope, order=order)

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.contract import ContractRoute
-from app.api.cursors import CursorPage, read_order_and_position, with_cursor
+from app.api.cursors import CursorPage, check_one_filter, read_filters, read_place, with_cursor
 from app.api.edge import fingerprint
 from app.api.problems import say
 from app.deps import KeyDigest, Session, Submit
-from app.ledger import queries
+from app.ledger import finding, queries
+from app.ledger.history import Moment
 from app.ledger.refusals import Refusal
 from app.ledger.rules import check_batch, check_moves
 from app.ledger.values import Event, Move, PostBatch, PostTransaction
@@ -104,14 +105,43 @@ def _transaction(body: models.PostTransactionRequest) -> PostTransaction:
 async def list_transactions(
     ledger: models.LedgerName,
     session: Session,
+    account: Annotated[models.AccountPath | None, Query()] = None,
+    reference: Annotated[models.Reference | None, Query()] = None,
+    group: Annotated[models.Group | None, Query()] = None,
+    effective_from: Annotated[models.Timestamp | None, Query()] = None,
+    effective_to: Annotated[models.Timestamp | None, Query()] = None,
     order: Annotated[models.Order | None, Query()] = None,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     scope = ("transactions", ledger)
-    order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
-    page = await queries.list_transactions(session, ledger, order=order, after=after, limit=limit)
-    return with_cursor(page, *scope, order=order)
+    effective = {"effective_from": effective_from, "effective_to": effective_to}
+    filters = {"account": account, "reference": reference, "group": group, **effective}
+    check_one_filter({"account": account}, {"reference": reference}, {"group": group}, effective)
+    if effective.keys() & {*read_filters(cursor), *(name for name, value in effective.items() if value is not None)}:
+        moment = read_place(cursor, *scope, order=order, kind=Moment, filters=filters)
+        page: Any = await finding.list_transactions_effective(
+            session,
+            ledger,
+            start=moment.filters.get("effective_from"),
+            end=moment.filters.get("effective_to"),
+            order=moment.order,
+            after=moment.after,
+            pinned=moment.filters.get("pinned"),
+            limit=limit,
+        )
+        return with_cursor(page, *scope, order=moment.order, filters=moment.filters | {"pinned": page.sequence})
+    place = read_place(cursor, *scope, order=order, kind=int, filters=filters)
+    where: Any = {"order": place.order, "after": place.after, "limit": limit}
+    match place.filters:
+        case {"account": path}:
+            page = await finding.list_transactions_of_account(session, ledger, path, **where)
+        case {"reference": str()} | {"group": str()}:
+            named = {name: place.filters.get(name) for name in ("reference", "group")}
+            page = await finding.find_transactions(session, ledger, **named, **where)
+        case _:
+            page = await queries.list_transactions(session, ledger, **where)
+    return with_cursor(page, *scope, order=place.order, filters=place.filters)
 
 
 @router.get(

@@ -209,7 +209,13 @@ async def list_account_entries(
     )
     if account_id is None:
         raise AccountNotFound()
-    query = (
+    query = _statement(ledger_id, account_id)
+    rows, more = await _read_page(session, query, entries.c.version, order, after, limit)
+    return Page([_statement_line(row) for row in rows], rows[-1].version if more else None, sequence)
+
+
+def _statement(ledger_id: int, account_id: int) -> Select[Any]:
+    return (
         select(
             entries.c.version,
             entries.c.sequence,
@@ -226,8 +232,6 @@ async def list_account_entries(
         .join(events, (events.c.ledger_id == entries.c.ledger_id) & (events.c.sequence == entries.c.sequence))
         .where(entries.c.ledger_id == ledger_id, entries.c.account_id == account_id, entries.c.posted > 0)
     )
-    rows, more = await _read_page(session, query, entries.c.version, order, after, limit)
-    return Page([_statement_line(row) for row in rows], rows[-1].version if more else None, sequence)
 
 
 def _statement_line(row: Row[Any]) -> StatementLine:

@@ -112,6 +112,14 @@ events = Table(
         unique=True,
         postgresql_where=text("reference is not null"),
     ),
+    Index("events_group_idx", "ledger_id", "group", "sequence", postgresql_where=text('"group" is not null')),
+    Index(
+        "events_effective_idx",
+        "ledger_id",
+        "effective_at",
+        "sequence",
+        postgresql_where=text("effective_at is not null"),
+    ),
 )
 
 # What each posting adds to one side of one account. An on-time entry's effective time is `latest_effective`.
@@ -185,6 +193,8 @@ accounts = Table(
     PrimaryKeyConstraint("ledger_id", "account_id", name="accounts_pkey"),
     # Partial, so that the writer's look-up by id can never be planned over it.
     Index("accounts_path_key", "ledger_id", "path", unique=True, postgresql_where=text("path is not null")),
+    Index("accounts_asset_idx", "ledger_id", "asset", "path", postgresql_where=text("asset is not null")),
+    Index("accounts_status_idx", "ledger_id", "status", "path", postgresql_where=text("status is not null")),
     CheckConstraint("normal_side in ('debit', 'credit')", name="accounts_normal_side_check"),
     CheckConstraint("status in ('open', 'frozen', 'closed')", name="accounts_status_check"),
     CheckConstraint(f"minimum_balance is null or {_AVAILABLE} >= minimum_balance", name="accounts_minimum_check"),

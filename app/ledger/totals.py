@@ -1,0 +1,118 @@
+"""Sums over accounts, by asset: totals below a prefix and the trial balance, now or as of any past."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.ledger.history import POSTED, AsOf, resolve
+from app.ledger.queries import Page, _get_head
+
+_COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
+
+
+@dataclass(frozen=True, slots=True)
+class AssetTotals:
+    """Sums over accounts of one asset. Of the past only `posted` is known."""
+
+    asset: str
+    accounts: int
+    posted: int
+    debits_posted: int | None
+    credits_posted: int | None
+    debits_pending: int | None
+    credits_pending: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBalance:
+    asset: str
+    debit_balances: int
+    credit_balances: int
+
+
+async def get_totals(
+    session: AsyncSession, ledger: str, *, prefix: str | None, as_of: AsOf, after: str | None, limit: int
+) -> Page[AssetTotals, str]:
+    """By asset, in bytewise order. Raises `LedgerNotFound`, `SequenceOutOfRange`."""
+    rows, more, sequence = await _sum(session, ledger, "totals", prefix, as_of, after, limit)
+    items = [AssetTotals(row[0], row[1], *(None if each is None else int(each) for each in row[2:])) for row in rows]
+    return Page(items, items[-1].asset if more else None, sequence)
+
+
+async def get_trial_balance(
+    session: AsyncSession, ledger: str, *, as_of: AsOf, after: str | None, limit: int
+) -> Page[TrialBalance, str]:
+    """By asset, in bytewise order. Raises `LedgerNotFound`, `SequenceOutOfRange`."""
+    rows, more, sequence = await _sum(session, ledger, "trial balance", None, as_of, after, limit)
+    items = [TrialBalance(asset, int(debits), int(credits)) for asset, debits, credits in rows]
+    return Page(items, items[-1].asset if more else None, sequence)
+
+
+async def _sum(
+    session: AsyncSession, ledger: str, what: str, prefix: str | None, as_of: AsOf, after: str | None, limit: int
+) -> tuple[list[Any], bool, int]:
+    ledger_id, last = await _get_head(session, ledger)
+    sequence = await resolve(session, ledger_id, last, as_of)
+    bounds: dict[str, Any] = {"ledger_id": ledger_id, "after": after or "", "limit": limit + 1}
+    if prefix is not None:
+        bounds |= {"prefix": prefix, "below": f"{prefix}:", "beyond": f"{prefix};"}
+    if as_of.is_past:
+        bounds |= {"sequence": sequence, "effective": as_of.effective_bound}
+    rows = list(await session.execute(_statement(what, prefix is not None, as_of.is_past), bounds))
+    return rows[:limit], len(rows) > limit, sequence
+
+
+@cache
+def _statement(what: str, below_prefix: bool, past: bool) -> TextClause:
+    """One of the few statements that these parts make."""
+    parts = [_SUMS[what, past], _BELOW if below_prefix else _ALL]
+    if past:
+        # Only what was open by then; later accounts held nothing, and their assets may not have been there.
+        parts += [_THEN, " where a.account_id <= :sequence and a.asset > :after"]
+    else:
+        parts.append(" where a.asset > :after")
+    return text("".join((*parts, " group by a.asset order by a.asset limit :limit")))
+
+
+_POSTED = """case a.normal_side when 'debit' then a.debits_posted - a.credits_posted
+                            else a.credits_posted - a.debits_posted end"""
+# What an account had then. Most have nothing later, and what they have is what they had: no search for those.
+_THEN = "".join(
+    (
+        """
+ cross join lateral (
+  select case when a.latest_effective <= :effective
+               and (a.version = 0 or (select sequence from entries where ledger_id = a.ledger_id
+                                         and account_id = a.account_id and version = a.version) <= :sequence)
+              then """,
+        _POSTED,
+        " else (select past.posted from (select 1) as one",
+        POSTED,
+        ") end as posted) as past",
+    )
+)
+_RAISED = "a.debits_posted - a.credits_posted"
+_RAISED_THEN = "case a.normal_side when 'debit' then past.posted else -past.posted end"
+_SUMS = {
+    ("totals", False): "".join(
+        ("select a.asset, count(*), sum(", _POSTED, ")::text", *(f", sum(a.{name})::text" for name in _COUNTERS))
+    ),
+    ("totals", True): "".join(("select a.asset, count(*), sum(past.posted)::text", ", null::text" * len(_COUNTERS))),
+    **{
+        (
+            "trial balance",
+            past,
+        ): f"select a.asset, sum(greatest({raised}, 0))::text, sum(greatest(-({raised}), 0))::text"
+        for past, raised in ((False, _RAISED), (True, _RAISED_THEN))
+    },
+}
+_ALL = " from (select * from accounts where ledger_id = :ledger_id) as a"
+# The account of the path itself, and by a range of bytes those below it: `;` is what follows `:`.
+_BELOW = """
+  from (select * from accounts where ledger_id = :ledger_id and path = :prefix
+         union all
+        select * from accounts where ledger_id = :ledger_id and path >= :below and path < :beyond) as a
+"""
