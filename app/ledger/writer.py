@@ -226,6 +226,8 @@ class LedgerWriter:
         while queue.waiting:
             # Who has gone away while waiting has no effect; who goes away later harms nobody.
             batch = [submission for submission in queue.take() if not submission.answer.done()]
+            if not batch:
+                continue
             try:
                 await self._settle(queue.ledger_id, batch)
             except Exception as error:
