@@ -72,6 +72,7 @@ def _read_whole(value: Any) -> Any:
 
 # A whole number in a body: neither text nor a boolean passes for one.
 SeenRevision = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1), BeforeValidator(_read_whole)]
+PostingNumber = Annotated[int, Field(strict=True, ge=0, le=499), BeforeValidator(_read_whole)]
 SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1), BeforeValidator(_read_whole)]
 
 

@@ -12,6 +12,7 @@ from app.wire import (
     Counter,
     NullableBalance,
     NullableTotal,
+    PostingNumber,
     SeenRevision,
     SeenVersion,
     Timestamp,
@@ -121,6 +122,9 @@ Up to 50 pairs of the client's own, each a name and a string.
 type Side = Literal["debit", "credit"]
 
 
+type Order = Literal["newest", "oldest"]
+
+
 type AccountStatus = Literal["open", "frozen", "closed"]
 """
 Open unless said otherwise. Only an open account takes postings; a closed one has a posted balance of zero
@@ -129,10 +133,13 @@ and nothing pending.
 """
 
 
-type Order = Literal["newest", "oldest"]
-
-
 type Sort = Literal["recorded", "effective"]
+
+
+type Remainder = Literal["release", "keep"]
+"""
+What becomes of that part of a hold which a capture does not take; released unless said otherwise.
+"""
 
 
 class Health(BaseModel):
@@ -425,9 +432,62 @@ class PostTransactionRequest(BaseModel):
         extra="forbid",
     )
     postings: Annotated[list[PostingRequest], Field(max_length=500, min_length=1)]
+    pending: StrictBool = False
+    """
+    Whether it is a hold.
+    """
+    expires_at: Timestamp | MISSING = MISSING
     effective_at: Timestamp | MISSING = MISSING
     reference: Reference | MISSING = MISSING
     group: Group | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
+class CaptureAmount(BaseModel):
+    """
+    How much of one posting of the hold is captured.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    posting: PostingNumber
+    amount: Amount
+
+
+class CaptureTransactionRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    amounts: Annotated[list[CaptureAmount] | MISSING, Field(max_length=500, min_length=1)] = MISSING
+    """
+    What is captured of which postings, each named at most once; the others are not captured. All that
+    remains of every posting is captured if this is left out.
+
+    """
+    remainder: Remainder | MISSING = MISSING
+    effective_at: Timestamp | MISSING = MISSING
+    reference: Reference | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
+class VoidTransactionRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    reference: Reference | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    metadata: Metadata | MISSING = MISSING
+
+
+class ReverseTransactionRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    effective_at: Timestamp | MISSING = MISSING
+    reference: Reference | MISSING = MISSING
     description: Description | MISSING = MISSING
     metadata: Metadata | MISSING = MISSING
 
@@ -444,10 +504,21 @@ class PostTransactionBatchRequest(BaseModel):
 
 
 class Posting(BaseModel):
+    """
+    What one posting did. `amount` is what it posted or, of a hold, what it holds; of a void or an expiry it is
+    zero. `released` is what it gave back of a hold without posting it, zero everywhere else.
+
+    """
+
     debit_account: AccountPath
     credit_account: AccountPath
     asset: Asset
-    amount: Amount
+    amount: Counter
+    released: Counter
+    hold_posting: int | None
+    """
+    Which posting of the hold it captures or releases, from 0; null where there is no `hold`.
+    """
     debit_version: Annotated[int, Field(ge=1, le=9007199254740991)]
     """
     The number of the entry that this posting made in the debited account.
@@ -460,25 +531,51 @@ class Posting(BaseModel):
 
 class Transaction(BaseModel):
     """
-    A transaction as the log recorded it.
+    A transaction as the log recorded it. Its `kind` is one of `transaction_posted`, `transaction_held`,
+    `transaction_captured`, `transaction_voided`, `transaction_expired` and `transaction_reversed` (which is the
+    reversal, not what it reverses); more may follow.
+
     """
 
     sequence: EventSequence
     kind: StrictStr
     """
-    The kind of the event, such as `transaction_posted`; more kinds may follow.
+    The kind of the event, such as `transaction_posted`.
     """
     recorded_at: Timestamp
     effective_at: Timestamp
+    expires_at: Timestamp | None
+    """
+    Of a hold, when it ends by itself; null if it does not.
+    """
     actor: StrictStr
     """
-    The label of the key that asked.
+    The label of the key that asked; `system` for an expiry.
+    """
+    hold: int | None
+    """
+    The sequence of the hold that it captures, voids or expires; null for any other kind.
+    """
+    reverses: int | None
+    """
+    The sequence of the transaction that it reverses; null for any other kind.
     """
     postings: list[Posting]
     reference: StrictStr | None
     group: StrictStr | None
     description: StrictStr | None
     metadata: Metadata
+
+
+class HoldLine(BaseModel):
+    """
+    What has become of one posting of a hold. What is neither captured nor released is still held.
+    """
+
+    posting: PostingNumber
+    held: Amount
+    captured: Counter
+    released: Counter
 
 
 class TransactionPage(BaseModel):
@@ -526,7 +623,8 @@ class Event(BaseModel):
     One event of the log. Its `kind` tells which of `ledger`, `account`, `transaction` and `period` says what
     happened:
     `ledger_created` and `ledger_changed` have `ledger`, `account_opened` and `account_changed` have `account`,
-    `transaction_posted` has `transaction`, `period_closed` and `period_reopened` have `period`.
+    every kind that begins with `transaction_` has `transaction`, `period_closed` and `period_reopened` have
+    `period`.
     More kinds may follow.
 
     """
@@ -536,7 +634,7 @@ class Event(BaseModel):
     recorded_at: Timestamp
     actor: StrictStr
     """
-    The label of the key that asked.
+    The label of the key that asked; `system` for an expiry.
     """
     ledger: LedgerConfiguration | MISSING = MISSING
     account: AccountConfiguration | MISSING = MISSING
@@ -633,11 +731,11 @@ class ItemProblem(BaseModel):
     """
     available: StrictStr | MISSING = MISSING
     """
-    What the account has available, or the room it has left.
+    What the account has available, the room it has left, or what the posting still holds.
     """
     required: StrictStr | MISSING = MISSING
     """
-    What the transaction would take from it, or add to it.
+    What the transaction would take from it, or add to it, or capture.
     """
 
 
@@ -681,6 +779,62 @@ class TransactionBatch(BaseModel):
     results: list[TransactionResult]
 
 
+class TransactionState(BaseModel):
+    """
+    A transaction as the log recorded it, and what has become of it by `as_of_sequence`.
+    """
+
+    sequence: EventSequence
+    kind: StrictStr
+    """
+    The kind of the event, such as `transaction_posted`.
+    """
+    recorded_at: Timestamp
+    effective_at: Timestamp
+    expires_at: Timestamp | None
+    """
+    Of a hold, when it ends by itself; null if it does not.
+    """
+    actor: StrictStr
+    """
+    The label of the key that asked; `system` for an expiry.
+    """
+    hold: int | None
+    """
+    The sequence of the hold that it captures, voids or expires; null for any other kind.
+    """
+    reverses: int | None
+    """
+    The sequence of the transaction that it reverses; null for any other kind.
+    """
+    postings: list[Posting]
+    reference: StrictStr | None
+    group: StrictStr | None
+    description: StrictStr | None
+    metadata: Metadata
+    hold_status: StrictStr | None
+    """
+    Of a hold: `pending`, `captured`, `voided` or `expired`, after what ended it; more may follow. Null for any
+    other kind.
+
+    """
+    hold_lines: list[HoldLine]
+    """
+    Of a hold, what has become of each of its postings; empty for any other kind.
+    """
+    reversed_by: int | None
+    """
+    The sequence of the transaction that reversed it; null if none did.
+    """
+    as_of_sequence: EventSequence
+
+
+class HoldPage(BaseModel):
+    items: list[TransactionState]
+    next_cursor: StrictStr | None
+    sequence: EventSequence
+
+
 class Problem(BaseModel):
     """
     A refusal, after RFC 9457.
@@ -708,11 +862,11 @@ class Problem(BaseModel):
     """
     available: StrictStr | MISSING = MISSING
     """
-    What the account has available, or the room it has left.
+    What the account has available, the room it has left, or what the posting still holds.
     """
     required: StrictStr | MISSING = MISSING
     """
-    What the transaction would take from it, or add to it.
+    What the transaction would take from it, or add to it, or capture.
     """
     errors: list[FieldError] | MISSING = MISSING
     index: Annotated[int | MISSING, Field(ge=0, le=999)] = MISSING

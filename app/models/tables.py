@@ -80,11 +80,15 @@ heads = Table(
     Column("configuration_revision", BigInteger, nullable=False, server_default=text("1")),
     PrimaryKeyConstraint("ledger_id", name="heads_pkey"),
     CheckConstraint("sequence >= 0 and revision >= 0", name="heads_counters_check"),
+    # For whoever looks where holds are due. It moves only with `next_expiry`, so most batches still replace the row
+    # within its page.
+    Index("heads_expiry_idx", "next_expiry", postgresql_where=text("next_expiry is not null")),
     postgresql_with={"fillfactor": 10},
 )
 
 # The log. `effective_at` is null where it equals `recorded_at`. `postings` is compact text, one posting being
-# 'debit_id debit_version credit_id credit_version amount', joined by ';': it finds its entries by their key.
+# 'debit_id debit_version credit_id credit_version amount', joined by ';': it finds its entries by their key. Where a
+# hold is captured, voided or expired, 'released' and the number of the hold's posting follow.
 events = Table(
     "events",
     metadata,
@@ -102,9 +106,18 @@ events = Table(
     Column("metadata", JSON),
     Column("account_id", BigInteger),
     Column("configuration", JSONB),
+    # The hold that an event captures, voids or expires, or the transaction that it reverses.
     Column("subject", BigInteger),
     Column("expires_at", _instant),
     PrimaryKeyConstraint("ledger_id", "sequence", name="events_pkey"),
+    # What is reversed is reversed once.
+    Index(
+        "events_reversal_key",
+        "ledger_id",
+        "subject",
+        unique=True,
+        postgresql_where=text("kind = 'transaction_reversed'"),
+    ),
     Index(
         "events_reference_key",
         "ledger_id",
@@ -168,6 +181,50 @@ _AVAILABLE = (
 _EXPECTED = (
     "case normal_side when 'debit' then debits_posted - credits_posted + debits_pending "
     "else credits_posted - debits_posted + credits_pending end"
+)
+
+# What has become of a hold, beside the event that recorded it. `lines` is how many postings it has.
+holds = Table(
+    "holds",
+    metadata,
+    Column("ledger_id", Integer, nullable=False),
+    Column("hold", BigInteger, nullable=False),
+    Column("status", _name, nullable=False),
+    Column("expires_at", _instant),
+    Column("lines", Integer, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "hold", name="holds_pkey"),
+    CheckConstraint("status in ('pending', 'captured', 'voided', 'expired')", name="holds_status_check"),
+    # Those that expire, in the order in which they do.
+    Index(
+        "holds_expiry_idx",
+        "ledger_id",
+        "expires_at",
+        "hold",
+        postgresql_where=text("status = 'pending' and expires_at is not null"),
+    ),
+)
+
+_LIVE = "captured + released < held"
+hold_lines = Table(
+    "hold_lines",
+    metadata,
+    Column("ledger_id", Integer, nullable=False),
+    Column("hold", BigInteger, nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("debit_id", BigInteger, nullable=False),
+    Column("credit_id", BigInteger, nullable=False),
+    Column("held", Amount, nullable=False),
+    Column("captured", Amount, nullable=False),
+    Column("released", Amount, nullable=False),
+    Column("ended", Boolean, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "hold", "line", name="hold_lines_pkey"),
+    CheckConstraint(
+        "held > 0 and captured >= 0 and released >= 0 and captured + released <= held", name="hold_lines_held_check"
+    ),
+    CheckConstraint("not ended or captured + released = held", name="hold_lines_ended_check"),
+    # The live holds of an account.
+    Index("hold_lines_debit_idx", "ledger_id", "debit_id", "hold", postgresql_where=text(_LIVE)),
+    Index("hold_lines_credit_idx", "ledger_id", "credit_id", "hold", postgresql_where=text(_LIVE)),
 )
 
 # What the writer needs of an account. What is only shown stands in the event `configured_by`.
