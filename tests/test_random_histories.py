@@ -71,6 +71,15 @@ postings = st.builds(
     amounts,
 )
 several_postings = st.lists(postings, min_size=1, max_size=4)
+plain_postings = st.lists(
+    st.builds(
+        lambda pair, amount: {"debit_account": pair[0], "credit_account": pair[1], "amount": str(amount)},
+        st.sampled_from([*permutations(OPENED, 2)]),
+        st.integers(1, 4),
+    ),
+    min_size=1,
+    max_size=3,
+)
 texts_and_metadata = {"description": texts, "metadata": metadata}
 ledger_fields = st.fixed_dictionaries({}, optional=texts_and_metadata)
 accounts = st.fixed_dictionaries(
@@ -106,13 +115,13 @@ effective_times = st.sampled_from(
         "1899-12-31T23:59:59.999999Z",
     ]
 )
-# Most are plain posts; one in a dozen asks for the impossible, an expiry of what is no hold.
+# Most are plain posts; one in two dozen asks for the impossible, an expiry of what is no hold.
 kinds = st.sampled_from(
     [
-        *[{}] * 6,
+        *[{}] * 14,
         {"pending": False},
         {"pending": True},
-        *({"pending": True, "expires_at": seconds} for seconds in (SECONDS[0], SECONDS[1], SECONDS[2], 0.0)),
+        *({"pending": True, "expires_at": seconds} for seconds in (*SECONDS[:3] * 2, 0.0)),
         {"expires_at": 60.0},
     ]
 )
@@ -127,13 +136,16 @@ transactions = st.builds(
         {"postings": several_postings}, optional={**said, "group": group, "effective_at": effective_times}
     ),
 )
-expiries = st.sampled_from([None, *SECONDS])
+expiries = st.sampled_from([None, None, *SECONDS[:3] * 2, 3600.0])
 # What is captured: postings of a hold by number, and of each all that remains, half of it, one, or too much.
-shares = st.lists(
-    st.tuples(st.sampled_from([0, 0, 0, 1, 1, 2, 3]), st.sampled_from(["all", "half", "half", "one", "over"])),
-    max_size=3,
+share = st.tuples(
+    st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]), st.sampled_from(["all", "half", "half", "one", "one", "over"])
+)
+shares = st.one_of(
+    *[st.lists(share, max_size=3, unique_by=lambda each: each[0])] * 9, st.lists(share, min_size=2, max_size=3)
 )
 endings = st.fixed_dictionaries({}, optional={**said, "effective_at": effective_times})
+captures = st.lists(st.tuples(st.integers(0, 3), shares, st.booleans(), endings), min_size=1, max_size=3)
 bounds = st.fixed_dictionaries(
     {}, optional={"effective": effective_times, "recorded": effective_times, "sequence": st.integers(-1, 20)}
 )
@@ -210,44 +222,56 @@ class Comparison(RuleBasedStateMachine):
         dated = [self.dated(body) for body in bodies]
         return self.send("postTransactionBatch", ledger, {"transactions": dated, "atomic": atomic})
 
-    @rule(target=writes, bodies=st.lists(several_postings, min_size=1, max_size=3), expires_at=expiries)
+    @rule(target=writes, bodies=st.lists(plain_postings, min_size=1, max_size=3), expires_at=expiries)
     def hold(self, bodies: list[list[Body]], expires_at: float | None) -> Any:
-        """Holds that nothing but the accounts can refuse, so that there is something to capture."""
+        """Holds that few books refuse, so that there is something to capture."""
         said = {"pending": True} | ({} if expires_at is None else {"expires_at": expires_at})
         made = [self.send("postTransaction", LEDGERS[0], self.dated({"postings": each, **said})) for each in bodies]
         return multiple(*made)
 
-    @rule(target=writes, place=st.integers(0, 5), shares=shares, keep=st.booleans(), body=endings)
-    def capture(self, place: int, shares: list[tuple[int, str]], keep: bool, body: Body) -> Write:
-        """Mostly of a hold that is still pending."""
-        book = self.books.model.books[self.books.prefix + LEDGERS[0]]
-        pending = [sequence for sequence, hold in book.holds.items() if hold.status == "pending"]
-        about = pending[-1 - place % len(pending)] if pending else book.sequence + 1 - place
-        if shares:
-            amounts = [{"posting": number, "amount": str(portion(book, about, number, how))} for number, how in shares]
-            body = {**body, "amounts": amounts}
-        if keep:
-            body = {**body, "remainder": "keep"}
-        return self.send("captureTransaction", LEDGERS[0], self.dated(body), about=max(1, about))
+    @rule(target=writes, asked=captures, postings=plain_postings)
+    def capture(self, asked: list[tuple[int, list[tuple[int, str]], bool, Body]], postings: list[Body]) -> Any:
+        """Of what is still pending mostly; if nothing is, something is held first."""
+        made = []
+        if not self.pending():
+            made.append(self.send("postTransaction", LEDGERS[0], {"postings": postings, "pending": True}))
+        for place, shares, keep, body in asked:
+            hold = self.pick(self.pending() if place < 3 else [*self.book().holds], place)
+            if shares:
+                amounts = [(number, portion(self.book(), hold, number, how)) for number, how in shares]
+                body = {**body, "amounts": [{"posting": number, "amount": str(amount)} for number, amount in amounts]}
+            if keep:
+                body = {**body, "remainder": "keep"}
+            made.append(self.send("captureTransaction", LEDGERS[0], self.dated(body), about=hold))
+        return multiple(*made)
+
+    @rule(target=writes, place=st.integers(0, 3), body=endings)
+    def void(self, place: int, body: Body) -> Write:
+        hold = self.pick(self.pending() if place else [*self.book().holds], place)
+        said = {name: value for name, value in body.items() if name != "effective_at"}
+        return self.send("voidTransaction", LEDGERS[0], said, about=hold)
 
     @rule(target=writes, place=st.integers(0, 5), body=endings)
-    def void(self, place: int, body: Body) -> Write:
-        book = self.books.model.books[self.books.prefix + LEDGERS[0]]
-        about = [*book.holds, book.sequence][-1 - place % (len(book.holds) + 1)]
-        said = {name: value for name, value in body.items() if name != "effective_at"}
-        return self.send("voidTransaction", LEDGERS[0], said, about=about)
+    def reverse(self, place: int, body: Body) -> Write:
+        kinds = ("transaction_captured",) if place < 2 else ("transaction_posted", "transaction_captured")
+        found = [event["sequence"] for event in self.book().events if event["kind"] in kinds]
+        return self.send("reverseTransaction", LEDGERS[0], self.dated(body), about=self.pick(found, place))
 
-    @rule(target=writes, ledger=ledgers, back=st.integers(-1, 8), body=endings)
-    def reverse(self, ledger: str, back: int, body: Body) -> Write:
+    @rule(
+        target=writes,
+        operation=st.sampled_from(["captureTransaction", "voidTransaction", "reverseTransaction"]),
+        ledger=ledgers,
+        back=st.integers(-1, 8),
+    )
+    def say_something_of_any_event(self, operation: str, ledger: str, back: int) -> Write:
         """`back` counts sequences from the end of the log; -1 lies beyond it."""
         book = self.books.model.books.get(self.books.prefix + ledger)
-        about = max(1, (book.sequence if book else 0) - back)
-        return self.send("reverseTransaction", ledger, self.dated(body), about=about)
+        return self.send(operation, ledger, {}, about=max(1, (book.sequence if book else 0) - back))
 
     @rule(target=writes, pair=pairs, sides=st.sampled_from([["debit"], ["credit"], ["debit", "credit"]]), stale=limits)
     def post_what_expects_versions(self, pair: tuple[str, str], sides: list[str], stale: int) -> Write:
         """One in five expects a version that is not there."""
-        book = self.books.model.books[self.books.prefix + LEDGERS[0]]
+        book = self.book()
         accounts = dict(zip(("debit", "credit"), pair, strict=True))
         known = {side: book.accounts.get(accounts[side]) for side in sides}
         seen = {side: (account.version if account else 0) + stale // 5 for side, account in known.items()}
@@ -286,7 +310,7 @@ class Comparison(RuleBasedStateMachine):
     def use_a_key_for_another_request(self, write: Write, other: Write) -> Write:
         return self.send(other.operation, other.ledger, other.body, key=write.key, about=other.about)
 
-    @rule(seconds=st.sampled_from([*SECONDS, *(-seconds for seconds in SECONDS)]))
+    @rule(seconds=st.sampled_from([*SECONDS * 3, *(-seconds for seconds in SECONDS)]))
     def move_the_clock(self, seconds: float) -> None:
         self.books.advance(seconds)
 
@@ -340,6 +364,17 @@ class Comparison(RuleBasedStateMachine):
         if other != page.listing:
             self.compared(self.books.refuse_cursor, other, page.cursor)
         return self.read_page(page.listing, limit, cursor=page.cursor, after=page.after, say_order=say_order)
+
+    def book(self) -> Book:
+        """The ledger that most is asked of, as the model has it."""
+        return self.books.model.books[self.books.prefix + LEDGERS[0]]
+
+    def pending(self) -> list[int]:
+        return [sequence for sequence, hold in self.book().holds.items() if hold.status == "pending"]
+
+    def pick(self, sequences: list[int], place: int) -> int:
+        """One of these, or the sequence of an event that is yet to come."""
+        return sequences[-1 - place % len(sequences)] if sequences else self.book().sequence + 1
 
     def dated(self, body: Body) -> Body:
         """With its times counted from now."""
