@@ -1,6 +1,6 @@
 """Holds: what they keep from others, and how they end. Each edge is played to the model, and to the service with it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -183,7 +183,18 @@ def test_an_expiry_is_after_the_clock_and_of_a_hold(books: Books) -> None:
     assert refusal(books.post(("wallet", "shop", 1), expires_at=at(1), pending=False)) == ["validation_failed"]
     assert books.post(("wallet", "shop", 1), key="k").status == 201
     assert books.hold(("wallet", "shop", 1), expires_at=(START + MICROSECOND).isoformat()).status == 201
-    assert books.hold(("wallet", "shop", 1), expires_at="9999-12-31T23:59:59.999999Z").status == 201
+
+
+def test_a_hold_may_last_as_long_as_the_calendar(books: Books) -> None:
+    funded(books)
+    last = "9999-12-31T23:59:59.999999Z"
+    first = books.hold(("wallet", "shop", 1), expires_at=last, key="k")
+    hold = first.body["sequence"]
+    assert books.hold(("wallet", "shop", 1), expires_at=last, key="k") == Answer(201, first.body, replayed=True)
+    assert books.read_transaction(hold).body["expires_at"] == datetime.fromisoformat(last)
+    books.advance(365 * 86400)
+    assert books.post(("wallet", "shop", 1)).status == 201
+    assert books.capture(hold).status == 201
 
 
 def test_a_hold_is_of_no_time_of_its_accounts(books: Books) -> None:
