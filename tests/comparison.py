@@ -114,34 +114,12 @@ class Books:
         """`about` is the account or the transaction that the write is about, where it names one."""
         sent = rewrite(body, operation) if rewritten else body
         name = self.prefix + ledger
-        expected = self._write_to_the_model(operation, name, key, sent, about)
+        expected = write_to(self.model, operation, name, key, sent, about)
         if self.service is not None:
             method, path = WRITES[operation]
             got = self.send(method, f"/{name}{path.format(about=about)}", body=sent, key=key)
             self.compare(expected, got, write=(ledger, key or ""))
         return expected
-
-    def _write_to_the_model(self, operation: str, name: str, key: str | None, body: Body, about: Any) -> Answer:
-        match operation:
-            case "createAccount":
-                return self.model.create_account(name, key, body)
-            case "updateAccount":
-                return self.model.update_account(name, about, key, body)
-            case "updateLedger":
-                return self.model.update_ledger(name, key, body)
-            case "postTransactionBatch":
-                return self.model.post_transaction_batch(name, key, body)
-            case "captureTransaction":
-                return self.model.capture_transaction(name, about, key, body)
-            case "voidTransaction":
-                return self.model.void_transaction(name, about, key, body)
-            case "reverseTransaction":
-                return self.model.reverse_transaction(name, about, key, body)
-            case "closePeriod":
-                return self.model.close_period(name, key, body)
-            case "reopenPeriod":
-                return self.model.reopen_period(name, key, body)
-        return self.model.post_transaction(name, key, body)
 
     def open(
         self, path: str, side: str = "debit", *, key: str | None = "", asset: str = "USD/2", **fields: Any
@@ -327,6 +305,30 @@ class Books:
                 assert prose == self.prose[write]
             elif write is not None and body["code"] not in UNFROZEN:
                 self.prose[write] = prose
+
+
+def write_to(model: Model, operation: str, ledger: str, key: str | None, body: Body, about: Any = "") -> Answer:
+    """Put a write to the model."""
+    match operation:
+        case "createAccount":
+            return model.create_account(ledger, key, body)
+        case "updateAccount":
+            return model.update_account(ledger, about, key, body)
+        case "updateLedger":
+            return model.update_ledger(ledger, key, body)
+        case "postTransactionBatch":
+            return model.post_transaction_batch(ledger, key, body)
+        case "captureTransaction":
+            return model.capture_transaction(ledger, about, key, body)
+        case "voidTransaction":
+            return model.void_transaction(ledger, about, key, body)
+        case "reverseTransaction":
+            return model.reverse_transaction(ledger, about, key, body)
+        case "closePeriod":
+            return model.close_period(ledger, key, body)
+        case "reopenPeriod":
+            return model.reopen_period(ledger, key, body)
+    return model.post_transaction(ledger, key, body)
 
 
 def new_key(key: str | None = "") -> str | None:
