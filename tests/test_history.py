@@ -259,6 +259,14 @@ def test_sums_of_the_past_are_of_what_was_posted_and_of_the_accounts_there_were(
     assert trial_balance(books, sequence=first) == {"USD/2": ("1", "1")}
 
 
+def test_an_account_that_was_changed_later_was_there_before(books: Books) -> None:
+    first = post_at(books, 1, 0)
+    books.update("a", 1, description="Changed")
+    assert totals(books, "a", sequence=first) == {"USD/2": "1"}
+    assert trial_balance(books, sequence=first) == {"USD/2": ("1", "1")}
+    assert read_sums(books, "totals", sequence=2).body["items"][0]["accounts"] == 1
+
+
 def test_a_balance_on_the_other_side_stands_in_the_other_column(books: Books) -> None:
     for path, side in (("a", "debit"), ("b", "credit"), ("c", "debit")):
         books.open(path, side)

@@ -31,7 +31,10 @@ class Refused(Exception):
 
 @dataclass
 class Account:
+    """An account; its configuration in force takes the place of the one that it was opened with."""
+
     opened: Body
+    since: int
     counters: Counters = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     # How many entries it has; of them only what was posted is a line of its statement.
     version: int = 0

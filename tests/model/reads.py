@@ -151,7 +151,7 @@ class Reads:
             point = known_at(book, as_of)
             items: dict[str, Body] = {}
             for path, account in sorted(book.accounts.items()):
-                if account.opened["sequence"] > point or (prefix and not f"{path}:".startswith(f"{prefix}:")):
+                if account.since > point or (prefix and not f"{path}:".startswith(f"{prefix}:")):
                     continue
                 sums = items.setdefault(
                     account.opened["asset"], {"accounts": 0, "posted": 0, **dict.fromkeys(COUNTERS)}
@@ -175,7 +175,7 @@ class Reads:
             point = known_at(book, as_of)
             items: dict[str, Body] = {}
             for account in book.accounts.values():
-                if account.opened["sequence"] > point:
+                if account.since > point:
                     continue
                 sums = items.setdefault(account.opened["asset"], {"debit_balances": 0, "credit_balances": 0})
                 balance = posted_at(account, as_of.get("effective"), point)

@@ -170,7 +170,7 @@ class Writes:
             "recorded_at": event["recorded_at"],
         }
         book.events.append({**event, "account": opened})
-        book.accounts[body["path"]] = Account(opened)
+        book.accounts[body["path"]] = Account(opened, since=event["sequence"])
         return opened
 
     def _change_account(self, book: Book, path: str, body: Body) -> Body:
@@ -190,7 +190,6 @@ class Writes:
         if status == "closed" and (account.posted() != 0 or pending):
             raise Refused(422, "account_not_empty", account=path)
         event = book.record("account_changed", self.now, self.actor)
-        # The configuration in force takes the place of the one that the account was opened with.
         account.opened = {
             **before,
             "status": status,
