@@ -15,13 +15,26 @@ from sqlalchemy.engine import make_url
 from app.db import Database
 from app.ledger import verify
 from app.ledger.refusals import LedgerNotFound
-from app.ledger.verify import RANGE_CHECKS, TRIGGERS, WHOLE_CHECKS, verify_ledger, verify_range
+from app.ledger.verification import accounts, hold_rows, keys, late_entries, log, subjects
+from app.ledger.verification.checks import RANGE_CHECKS, WHOLE_CHECKS, Check
+from app.ledger.verification.guards import TRIGGERS
+from app.ledger.verify import verify_ledger, verify_range
 from scripts.postgres import Postgres
 from tests.books import check_invariants, connect, fetch_now, new_key, open_account, post, transaction
 from tests.conftest import KEY, ROOT, Processes, serve, settings_for
 
 PAST = "2020-01-01T00:00:00Z"
-TABLES = ("events", "entries", "late_entries", "idempotency_keys", "ledgers", "accounts", "heads")
+TABLES = (
+    "events",
+    "entries",
+    "late_entries",
+    "idempotency_keys",
+    "ledgers",
+    "accounts",
+    "heads",
+    "holds",
+    "hold_lines",
+)
 # What a fault that is planted by hand must not set off.
 ASLEEP = "; ".join(f"alter table {table} disable trigger user" for table in TABLES)
 AWAKE = "; ".join(
@@ -178,7 +191,7 @@ def copied(books: str, postgres: Postgres) -> str:
 NUMBERS = itertools.count(1)
 
 
-async def verify_all(database: str) -> dict[str, verify.Check]:
+async def verify_all(database: str) -> dict[str, Check]:
     store = Database(settings_for(database))
     try:
         report = await verify_ledger(store.sessions, "main")
@@ -202,7 +215,7 @@ async def ranges(database: str, limit: int) -> set[str]:
     return broken
 
 
-def broken_of(checks: dict[str, verify.Check]) -> set[str]:
+def broken_of(checks: dict[str, Check]) -> set[str]:
     return {name for name, check in checks.items() if check.offenders}
 
 
@@ -236,11 +249,22 @@ def test_a_planted_fault_is_named_and_nothing_else(copied: str, fault: str) -> N
         assert expected == asyncio.run(ranges(copied, 10_000))
 
 
+PAGES = {
+    log: ("EVENTS_PAGE", "POSTINGS_BYTES_PAGE", "ENDED_PAGE"),
+    subjects: ("SUBJECTS_PAGE",),
+    hold_rows: ("LINES_PAGE", "LATER_PAGE", "STRAYS_PAGE"),
+    accounts: ("ACCOUNTS_PAGE", "ENTRIES_PAGE"),
+    late_entries: ("LATE_PAGE",),
+    keys: ("KEYS_PAGE",),
+}
+
+
 @pytest.mark.parametrize("page", [1, 2, 3])
 def test_pages_of_any_size_say_the_same(copied: str, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     usual = asyncio.run(verify_all(copied))
-    for name in ("EVENTS_PAGE", "ACCOUNTS_PAGE", "ENTRIES_PAGE", "LATE_PAGE", "KEYS_PAGE", "POSTINGS_BYTES_PAGE"):
-        monkeypatch.setattr(verify, name, page)
+    for module, names in PAGES.items():
+        for name in names:
+            monkeypatch.setattr(module, name, page)
     assert usual == asyncio.run(verify_all(copied))
 
 
@@ -338,8 +362,8 @@ def test_a_ledger_is_verified_in_ranges_over_http(client: httpx.Client, ledger: 
 
 
 def test_a_range_ends_early_where_it_has_seen_enough(copied: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "ENTRIES_RANGE_MAX", 2)
-    monkeypatch.setattr(verify, "EVENTS_PAGE", 1)
+    monkeypatch.setattr(verify, "ROWS_RANGE_MAX", 2)
+    monkeypatch.setattr(log, "EVENTS_PAGE", 1)
     with serve(copied) as service, service.client() as client:
         report = client.get("/v1/ledgers/main/verification").json()
     assert (5, 5, 12) == (report["to_sequence"], report["next_after_sequence"], report["sequence"])
