@@ -1,17 +1,23 @@
 """What handlers may depend on: a session for reads, the writer for writes, the idempotency key."""
 
 import hashlib
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import Database
+from app.ledger import queries
 from app.ledger.feed import Feed
+from app.ledger.refusals import OutcomeUnknown, Overloaded, StorageUnavailable
 from app.ledger.values import Command, Event
 from app.ledger.writer import LedgerWriter, Receipt, Submission
 from generated import models
+
+# A second read finds what the first one had expired; more are needed only if clocks differ between processes.
+PRESENT_READS_MAX = 5
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -28,6 +34,40 @@ async def get_sessions(request: Request) -> async_sessionmaker[AsyncSession]:
 
 async def get_feed(request: Request) -> Feed:
     return request.app.state.feed
+
+
+class PresentReads:
+    """Reads the present state of a ledger: once every hold is expired whose time had come when it was asked for."""
+
+    def __init__(self, request: Request) -> None:
+        self._sessions: async_sessionmaker[AsyncSession] = request.app.state.database.sessions
+        self._writer: LedgerWriter = request.app.state.writer
+        self._clock: Callable[[], datetime] = request.app.state.clock
+
+    async def __call__[Found](
+        self, read: Callable[..., Awaitable[Found]], ledger: str, *args: Any, **where: Any
+    ) -> Found:
+        """What `read(session, ledger, …, now=…)` finds. Raises what that does, but for `ExpiryDue`, and
+        `Overloaded` or `StorageUnavailable` where the expiries could not be written."""
+        now = self._clock()
+        for _ in range(PRESENT_READS_MAX):
+            try:
+                async with self._sessions() as session:
+                    return await read(session, ledger, *args, now=now, **where)
+            except queries.ExpiryDue as due:
+                await self._expire(due.ledger_id)
+        raise Overloaded()
+
+    async def _expire(self, ledger_id: int) -> None:
+        try:
+            await self._writer.expire_holds(ledger_id)
+        except OutcomeUnknown:
+            # Whatever became of it, nothing that this caller asked for is in doubt.
+            raise StorageUnavailable() from None
+
+
+async def get_present(request: Request) -> PresentReads:
+    return PresentReads(request)
 
 
 class Submitter:
@@ -65,5 +105,6 @@ async def get_key_digest(
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(get_sessions)]
 FeedOfProcess = Annotated[Feed, Depends(get_feed)]
+Present = Annotated[PresentReads, Depends(get_present)]
 Submit = Annotated[Submitter, Depends(get_submitter)]
 KeyDigest = Annotated[bytes, Depends(get_key_digest)]

@@ -14,6 +14,7 @@ from app.api import (
     docs,
     events,
     health,
+    holds,
     ledgers,
     periods,
     transactions,
@@ -24,6 +25,7 @@ from app.api.keys import ApiKeys
 from app.api.problems import add_problem_handlers
 from app.db import Database
 from app.errors import configure_error_reports
+from app.ledger.expiry import Sweeper
 from app.ledger.feed import Feed
 from app.ledger.writer import LedgerWriter
 from app.logs import configure_logging
@@ -51,11 +53,14 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         app.state.writer = LedgerWriter(
             app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell
         )
+        sweeper = Sweeper(app.state.database, app.state.writer, clock)
         app.state.feed.start()
+        sweeper.start()
         if not settings.actors():
             log.warning("no_api_key", detail="Serving without authentication, for development only.")
         # The server calls it before it waits for the requests in flight (app/server.py).
         yield {STOPPING: app.state.feed.stop}
+        await sweeper.close()
         await app.state.writer.drain()
         await app.state.feed.close()
         await app.state.database.close()
@@ -70,10 +75,11 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     )
     app.openapi = lambda: CONTRACT.document
     app.state.settings = settings
+    app.state.clock = clock
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
     app.add_middleware(RequestMiddleware)
     add_problem_handlers(app)
-    for resource in (transactions, accounts, balances, ledgers, periods, events, verification, health, docs):
+    for resource in (transactions, holds, accounts, balances, ledgers, periods, events, verification, health, docs):
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app

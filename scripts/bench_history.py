@@ -89,7 +89,7 @@ def reads(ledger: str, rows: int) -> dict[str, Read]:
     at = history.Moment(middle, rows // 2)
     one_day = {"start": middle - timedelta(days=1), "end": middle}
     return {
-        "balance now": lambda s: queries.get_account(s, ledger, "a"),
+        "balance now": lambda s: queries.get_account(s, ledger, "a", now=datetime.now(UTC)),
         "balance as of effective": lambda s: history.get_account_balance(s, ledger, "a", AsOf(effective=middle)),
         "balance as of sequence": lambda s: history.get_account_balance(s, ledger, "a", AsOf(sequence=rows // 2)),
         "balance as of all three": lambda s: history.get_account_balance(

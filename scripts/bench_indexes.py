@@ -41,7 +41,7 @@ def cpu_ns(pid: int) -> int:
 async def write(connection: asyncpg.Connection, commands: list[Command], now: datetime) -> None:
     keys = [random.randbytes(16) for _ in commands]
     paths = {path for each in commands for path in each.paths}
-    book = await read_book(connection, 1, keys=keys, paths=paths, references=[], timeout_s=60)
+    book = await read_book(connection, 1, keys=keys, paths=paths, references=[], subjects=[], now=now, timeout_s=60)
     for key, each in zip(keys, commands, strict=True):
         decision = decide(each, book, now=now, actor="operator")
         book.apply(decision)

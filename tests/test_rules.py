@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.ledger.book import Book
 from app.ledger.refusals import BooksRefuse, Refusal, ValidationFailed
-from app.ledger.rules import check_moves, decide
+from app.ledger.rules import check_transaction, decide
 from app.ledger.values import Account, Command, CreateLedger, Entry, Event, Head, Move, OpenAccount, PostTransaction
 
 COUNTER_MAX = 10**38 - 1
@@ -666,11 +666,23 @@ def test_an_account_that_exists_is_named_before_limits_that_rule_out_zero() -> N
     assert refusal(book, open_account("b", **wrong)) == {"code": "limit_not_met", "pointer": "/minimum_balance"}
 
 
+def a_post(*moves: Move, **changes: Any) -> PostTransaction:
+    said = dict.fromkeys(("effective_at", "reference", "group", "description"))
+    return PostTransaction(moves, **said, metadata={}, **changes)
+
+
 def test_refuses_postings_between_an_account_and_itself() -> None:
     with pytest.raises(ValidationFailed) as caught:
-        check_moves([Move("a", "a", 1), Move("a", "b", 1), Move("c", "c", 1)])
+        check_transaction(a_post(Move("a", "a", 1), Move("a", "b", 1), Move("c", "c", 1)))
     assert [each["pointer"] for each in caught.value.errors] == [
         "/postings/0/credit_account",
         "/postings/2/credit_account",
     ]
-    check_moves([Move("a", "b", 1), Move("b", "a", 1)])
+    check_transaction(a_post(Move("a", "b", 1), Move("b", "a", 1)))
+
+
+def test_only_a_hold_expires() -> None:
+    with pytest.raises(ValidationFailed) as caught:
+        check_transaction(a_post(Move("a", "b", 1), expires_at=START))
+    assert [each["pointer"] for each in caught.value.errors] == ["/expires_at"]
+    check_transaction(a_post(Move("a", "b", 1), pending=True, expires_at=START))

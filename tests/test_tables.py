@@ -12,8 +12,8 @@ from alembic.config import Config
 from sqlalchemy.engine import make_url
 
 from app.db import WRITE_SETTINGS
-from app.ledger.book import READ
-from app.ledger.journal import WRITE
+from app.ledger.book import READ, READ_WITH_HOLDS
+from app.ledger.journal import WRITE, WRITE_WITH_HOLDS
 from app.ledger.values import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.writer import CREATION_KEY, LOCK, Database, LedgerWriter, Submission
 from tests.books import check_invariants, connect, fetch
@@ -78,12 +78,15 @@ async def test_a_shut_account_is_posted_to_only_after_a_change_of_its_configurat
     await transaction.start()
     await books.execute("update accounts set status = 'frozen', revision = revision + 1 where path = 'b'")
     async with books.transaction():
+        await books.execute("update accounts set status = 'open', credits_pending = 5, revision = revision + 1")
+        await books.execute("update accounts set status = 'frozen', revision = revision + 1")
         # What is pending may go: holds on it are voided and expire.
         await books.execute("update accounts set version = version + 1, credits_pending = 1 where path = 'b'")
-    with pytest.raises(asyncpg.CheckViolationError) as refused:
-        async with books.transaction():
-            await books.execute("update accounts set credits_posted = credits_posted + 1 where path = 'b'")
-    assert "accounts_shut" == refused.value.constraint_name
+    for column in ("credits_posted", "credits_pending"):
+        with pytest.raises(asyncpg.CheckViolationError) as refused:
+            async with books.transaction():
+                await books.execute(f"update accounts set {column} = {column} + 1 where path = 'b'")
+        assert "accounts_shut" == refused.value.constraint_name
     await books.execute("update accounts set credits_posted = 800, revision = revision + 2 where path = 'b'")
     await transaction.rollback()
 
@@ -109,6 +112,12 @@ async def test_entries_that_do_not_sum_to_zero_are_refused(books, debit, credit)
     with pytest.raises(asyncpg.CheckViolationError) as refused:
         await books.execute(f"insert into entries values {rows}")
     assert "entries_zero_sum" == refused.value.constraint_name
+
+
+HELD = (
+    "insert into holds values (1, 4, 'pending', null, 1); "
+    "insert into hold_lines values (1, 4, 0, 2, 3, 10, 0, 0, false)"
+)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +161,20 @@ async def test_entries_that_do_not_sum_to_zero_are_refused(books, debit, credit)
             "0, 1, 2, now() from accounts where path = 'a'",
             "accounts_path_key",
         ),
+        (
+            "insert into events (ledger_id, sequence, kind, recorded_at, actor, subject) values "
+            "(1, 6, 'transaction_reversed', now(), 'x', 4), (1, 7, 'transaction_reversed', now(), 'x', 4)",
+            "events_reversal_key",
+        ),
+        ("insert into holds values (1, 4, 'lost', null, 1)", "holds_status_check"),
+        (f"{HELD}; update holds set expires_at = now()", "holds_forward"),
+        (f"{HELD}; update holds set status = 'voided'; update holds set status = 'pending'", "holds_forward"),
+        (f"{HELD}; update hold_lines set captured = 6, released = 5", "hold_lines_held_check"),
+        (f"{HELD}; update hold_lines set captured = 9, ended = true", "hold_lines_ended_check"),
+        (f"{HELD}; update hold_lines set captured = 6; update hold_lines set captured = 5", "hold_lines_forward"),
+        (f"{HELD}; update hold_lines set released = 6; update hold_lines set released = 5", "hold_lines_forward"),
+        (f"{HELD}; update hold_lines set held = 11", "hold_lines_forward"),
+        (f"{HELD}; update hold_lines set debit_id = 3", "hold_lines_forward"),
         ("insert into idempotency_keys select * from idempotency_keys", "idempotency_keys_pkey"),
         ("insert into entries select * from entries", "entries_pkey"),
         ("insert into late_entries select * from late_entries", "late_entries_key"),
@@ -178,7 +201,16 @@ async def plans_of(connection: asyncpg.Connection, statement: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-@pytest.mark.parametrize("statement", [READ, WRITE, LOCK], ids=["read", "write", "lock"])
+WRITERS_STATEMENTS = {
+    "read": READ,
+    "read with holds": READ_WITH_HOLDS,
+    "write": WRITE,
+    "write with holds": WRITE_WITH_HOLDS,
+    "lock": LOCK,
+}
+
+
+@pytest.mark.parametrize("statement", WRITERS_STATEMENTS.values(), ids=WRITERS_STATEMENTS.keys())
 async def test_the_writers_statements_are_planned_well_on_a_fresh_database(database, statement):
     """On tables that were never filled or analysed every look-up goes through an index by at least two columns,
     the head's aside; nothing is scanned."""
@@ -219,9 +251,15 @@ async def test_a_fresh_database_is_not_scanned_while_it_fills(database):
     await asyncio.sleep(1.2)  # the server's statistics arrive up to a second later
     rows = await fetch(database, "select relname, seq_scan from pg_stat_user_tables where schemaname = 'public'")
     scans = {row["relname"]: row["seq_scan"] for row in rows}
-    assert {"events": 0, "entries": 0, "accounts": 0, "idempotency_keys": 0, "late_entries": 0} == {
-        name: count for name, count in scans.items() if name not in ("ledgers", "heads", "alembic_version")
-    }
+    assert {
+        "events": 0,
+        "entries": 0,
+        "accounts": 0,
+        "idempotency_keys": 0,
+        "late_entries": 0,
+        "holds": 0,
+        "hold_lines": 0,
+    } == {name: count for name, count in scans.items() if name not in ("ledgers", "heads", "alembic_version")}
     await check_invariants(database)
 
 

@@ -1,4 +1,4 @@
-"""Accounts: open, change, list, get, and their statements."""
+"""Accounts: open, change, list, get, their statements, and their live holds."""
 
 from typing import Annotated, Any
 
@@ -15,8 +15,8 @@ from app.api.cursors import (
     with_cursor,
 )
 from app.api.edge import fingerprint
-from app.deps import KeyDigest, Session, Submit
-from app.ledger import finding, queries, statements
+from app.deps import KeyDigest, Present, Session, Submit
+from app.ledger import finding, queries, statements, transactions
 from app.ledger.history import Moment
 from app.ledger.refusals import InvalidCursor
 from app.ledger.values import Event, OpenAccount, UpdateAccount
@@ -78,7 +78,7 @@ async def update_account(
 @router.get("/v1/ledgers/{ledger}/accounts", operation_id="listAccounts", response_model=models.AccountPage)
 async def list_accounts(
     ledger: models.LedgerName,
-    session: Session,
+    present: Present,
     prefix: Annotated[models.AccountPath | None, Query()] = None,
     asset: Annotated[models.Asset | None, Query()] = None,
     status: Annotated[models.AccountStatus | None, Query()] = None,
@@ -91,18 +91,18 @@ async def list_accounts(
     where: Any = {"after": place.after, "limit": limit}
     match place.filters:
         case {"prefix": path}:
-            page = await finding.list_accounts_below(session, ledger, path, **where)
+            page = await present(finding.list_accounts_below, ledger, path, **where)
         case {"asset": str()} | {"status": str()}:
             named = {name: place.filters.get(name) for name in ("asset", "status")}
-            page = await finding.find_accounts(session, ledger, **named, **where)
+            page = await present(finding.find_accounts, ledger, **named, **where)
         case _:
-            page = await queries.list_accounts(session, ledger, **where)
+            page = await present(queries.list_accounts, ledger, **where)
     return with_cursor(page, *scope, filters=place.filters)
 
 
 @router.get("/v1/ledgers/{ledger}/accounts/{account}", operation_id="getAccount", response_model=models.Account)
-async def get_account(ledger: models.LedgerName, account: models.AccountPath, session: Session) -> queries.AccountState:
-    return await queries.get_account(session, ledger, account)
+async def get_account(ledger: models.LedgerName, account: models.AccountPath, present: Present) -> queries.AccountState:
+    return await present(queries.get_account, ledger, account)
 
 
 @router.get(
@@ -132,4 +132,23 @@ async def list_account_entries(
         raise InvalidCursor()
     order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
     page = await queries.list_account_entries(session, ledger, account, order=order, after=after, limit=limit)
+    return with_cursor(page, *scope, order=order)
+
+
+@router.get(
+    "/v1/ledgers/{ledger}/accounts/{account}/holds",
+    operation_id="listAccountHolds",
+    response_model=models.HoldPage,
+)
+async def list_account_holds(
+    ledger: models.LedgerName,
+    account: models.AccountPath,
+    present: Present,
+    order: Annotated[models.Order | None, Query()] = None,
+    limit: Annotated[models.LimitParameter, Query()] = 100,
+    cursor: Annotated[models.CursorParameter | None, Query()] = None,
+) -> CursorPage:
+    scope = ("holds", ledger, account)
+    order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
+    page = await present(transactions.list_account_holds, ledger, account, order=order, after=after, limit=limit)
     return with_cursor(page, *scope, order=order)

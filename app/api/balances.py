@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from app.api.contract import ContractRoute
 from app.api.cursors import Place, make_cursor, read_place
-from app.deps import Session
+from app.deps import Present, Session
 from app.ledger import history, totals
 from app.ledger.history import AsOf
 from app.ledger.queries import Page
@@ -51,7 +51,7 @@ class PastPage:
 @router.get("/v1/ledgers/{ledger}/totals", operation_id="getTotals", response_model=models.AssetTotalsPage)
 async def get_totals(
     ledger: models.LedgerName,
-    session: Session,
+    present: Present,
     prefix: Annotated[models.AccountPath | None, Query()] = None,
     as_of_effective: AsOfEffective = None,
     as_of_sequence: AsOfSequence = None,
@@ -63,7 +63,7 @@ async def get_totals(
     filters = {"prefix": prefix} | _filters(as_of_effective, as_of_sequence, as_of_recorded)
     place = read_place(cursor, *scope, kind=str, filters=filters)
     below, as_of = place.filters.get("prefix"), _as_of(place)
-    page = await totals.get_totals(session, ledger, prefix=below, as_of=as_of, after=place.after, limit=limit)
+    page = await present(totals.get_totals, ledger, prefix=below, as_of=as_of, after=place.after, limit=limit)
     return _past_page(page, *scope, place=place)
 
 

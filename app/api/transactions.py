@@ -1,4 +1,4 @@
-"""Transactions: post, list, get."""
+"""Transactions: post, list, get. What is said about one of them is in `holds.py`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from app.api.contract import ContractRoute
 from app.api.cursors import CursorPage, check_one_filter, read_filters, read_place, with_cursor
 from app.api.edge import fingerprint
 from app.api.problems import say
-from app.deps import KeyDigest, Session, Submit
-from app.ledger import finding, queries
+from app.deps import KeyDigest, Present, Session, Submit
+from app.ledger import finding, queries, transactions
 from app.ledger.history import Moment
 from app.ledger.refusals import Refusal
-from app.ledger.rules import check_batch, check_moves
+from app.ledger.rules import check_batch, check_transaction
+from app.ledger.transactions import TransactionState
 from app.ledger.values import Event, Move, PostBatch, PostTransaction
 from app.wire import given
 from generated import models
@@ -34,7 +35,7 @@ async def post_transaction(
     ledger: models.LedgerName, body: models.PostTransactionRequest, key: KeyDigest, submit: Submit
 ) -> Event:
     command = _transaction(body)
-    check_moves(command.moves)
+    check_transaction(command)
     meaning = fingerprint("postTransaction", {"ledger": ledger}, body)
     return await submit(ledger, command, key=key, fingerprint=meaning)
 
@@ -94,6 +95,8 @@ def _transaction(body: models.PostTransactionRequest) -> PostTransaction:
         group=given(body.group),
         description=given(body.description),
         metadata=given(body.metadata) or {},
+        pending=body.pending,
+        expires_at=given(body.expires_at),
     )
 
 
@@ -147,7 +150,9 @@ async def list_transactions(
 @router.get(
     "/v1/ledgers/{ledger}/transactions/{sequence}",
     operation_id="getTransaction",
-    response_model=models.Transaction,
+    response_model=models.TransactionState,
 )
-async def get_transaction(ledger: models.LedgerName, sequence: models.EventSequence, session: Session) -> Event:
-    return await queries.get_transaction(session, ledger, sequence)
+async def get_transaction(
+    ledger: models.LedgerName, sequence: models.EventSequence, present: Present
+) -> TransactionState:
+    return await present(transactions.get_transaction, ledger, sequence)

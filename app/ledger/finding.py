@@ -38,9 +38,10 @@ async def find_accounts(
     status: str | None = None,
     after: str | None,
     limit: int,
+    now: datetime,
 ) -> Page[AccountState, str]:
-    """Those of an asset, or of a status, in the bytewise order of their paths. Raises `LedgerNotFound`."""
-    ledger_id, sequence = await _get_head(session, ledger)
+    """Those of an asset, or of a status, in the bytewise order of their paths. Raises `LedgerNotFound`, `ExpiryDue`."""
+    ledger_id, sequence = await _get_head(session, ledger, now=now)
     filtered = accounts.c.asset == asset if asset is not None else accounts.c.status == status
     query = _accounts(ledger_id).where(filtered)
     rows, more = await _read_page(session, query, accounts.c.path, "oldest", after, limit)
@@ -48,10 +49,10 @@ async def find_accounts(
 
 
 async def list_accounts_below(
-    session: AsyncSession, ledger: str, prefix: str, *, after: str | None, limit: int
+    session: AsyncSession, ledger: str, prefix: str, *, after: str | None, limit: int, now: datetime
 ) -> Page[AccountState, str]:
-    """The account of the path itself, then those below it. Raises `LedgerNotFound`."""
-    ledger_id, sequence = await _get_head(session, ledger)
+    """The account of the path itself, then those below it. Raises `LedgerNotFound`, `ExpiryDue`."""
+    ledger_id, sequence = await _get_head(session, ledger, now=now)
     query = _accounts(ledger_id)
     first = list(await session.execute(query.where(accounts.c.path == prefix))) if after is None else []
     # By a range of bytes: `;` is what follows `:`. Between the path and this range others may lie.

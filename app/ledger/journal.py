@@ -1,6 +1,7 @@
 """WRITE: what a batch decided, as arrays, in one statement that takes effect only on the revision that was read."""
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -8,24 +9,34 @@ from typing import Any
 from asyncpg import Connection
 
 from app.ledger.book import Book, KeyRow
-from app.ledger.values import Account, AccountEvent, Entry, Event, LedgerEvent, PeriodEvent, TransactionEvent
+from app.ledger.values import (
+    Account,
+    AccountEvent,
+    Entry,
+    Event,
+    Hold,
+    HoldLine,
+    LedgerEvent,
+    PeriodEvent,
+    TransactionEvent,
+)
 
 # Everything hangs on `head`: if a rival replaced the revision, nothing at all is written. Accounts go in whole, each
-# once, opened or moved alike: `on conflict` names its index, so that no plan of it can go wrong.
-WRITE = """
+# once, opened or moved alike: `on conflict` names its index, so that no plan of it can go wrong. So do holds.
+_WRITE = """
 with head as (
   update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6,
                    configured_by = $52, configuration_revision = $53
    where ledger_id = $1 and revision = $2 returning ledger_id
 ), new_events as (
   insert into events (ledger_id, sequence, kind, recorded_at, actor, effective_at, postings, reference, "group",
-                      description, metadata, account_id, configuration)
+                      description, metadata, account_id, configuration<, subject, expires_at>)
   select $1, u.sequence, u.kind, $4, u.actor, u.effective_at, u.postings, u.reference, u.grp,
-         u.description, u.metadata, u.account_id, u.configuration
+         u.description, u.metadata, u.account_id, u.configuration<, u.subject, u.expires_at>
     from unnest($7::bigint[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::text[],
-                $14::text[], $15::json[], $16::bigint[], $17::jsonb[])
+                $14::text[], $15::json[], $16::bigint[], $17::jsonb[]<, $54::bigint[], $55::timestamptz[]>)
          as u (sequence, kind, actor, effective_at, postings, reference, grp, description, metadata, account_id,
-               configuration)
+               configuration<, subject, expires_at>)
    where exists (select from head)
 ), new_entries as (
   insert into entries (ledger_id, account_id, version, sequence, debit, asset, posted, pending, balance,
@@ -58,9 +69,25 @@ with head as (
   select $1, u.*
     from unnest($46::bytea[], $47::bytea[], $48::bigint[], $49::jsonb[], $50::integer[], $51::json[]) as u
    where exists (select from head)
-)
+)<, touched_holds as (
+  insert into holds (ledger_id, hold, status, expires_at, lines)
+  select $1, u.* from unnest($56::bigint[], $57::text[], $58::timestamptz[], $59::integer[]) as u
+   where exists (select from head)
+  on conflict (ledger_id, hold) do update set status = excluded.status
+), touched_lines as (
+  insert into hold_lines (ledger_id, hold, line, debit_id, credit_id, held, captured, released, ended)
+  select $1, u.*
+    from unnest($60::bigint[], $61::integer[], $62::bigint[], $63::bigint[], $64::text[]::numeric[],
+                $65::text[]::numeric[], $66::text[]::numeric[], $67::boolean[]) as u
+   where exists (select from head)
+  on conflict (ledger_id, hold, line) do update
+     set captured = excluded.captured, released = excluded.released, ended = excluded.ended
+)>
 select 1 from head
 """
+# What stands in angle brackets costs a batch without holds and reversals nothing: it goes without.
+WRITE = re.sub(r"<, [^>]*>", "", _WRITE)
+WRITE_WITH_HOLDS = re.sub(r"<(, [^>]*)>", r"\1", _WRITE)
 
 
 async def write_book(connection: Connection, ledger_id: int, book: Book, *, now: datetime, timeout_s: float) -> bool:
@@ -73,7 +100,7 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         head.revision,
         book.sequence,
         book.recording_time(now) if book.events else head.recorded_at,
-        head.next_expiry,
+        book.next_expiry,
         book.closed_before,
         *_columns(11, map(_event_row, book.events)),
         *_columns(9, map(_entry_row, book.entries)),
@@ -83,6 +110,14 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         book.configured_by,
         book.configuration_revision,
     ]
+    if book.changed_holds or book.reversed:
+        lines = ((hold, line) for hold in book.changed_holds.values() for line in hold.lines)
+        arguments += [
+            *_columns(2, map(_subject_row, book.events)),
+            *_columns(4, ((h.hold, h.status, h.expires_at, len(h.lines)) for h in book.changed_holds.values())),
+            *_columns(8, (_line_row(hold, line) for hold, line in lines)),
+        ]
+        return await connection.fetchval(WRITE_WITH_HOLDS, *arguments, timeout=timeout_s) is not None
     return await connection.fetchval(WRITE, *arguments, timeout=timeout_s) is not None
 
 
@@ -97,7 +132,9 @@ def _event_row(event: Event) -> tuple[Any, ...]:
     match event:
         case TransactionEvent():
             postings = ";".join(
-                f"{p.debit_id} {p.debit_version} {p.credit_id} {p.credit_version} {p.amount}" for p in event.postings
+                f"{p.debit_id} {p.debit_version} {p.credit_id} {p.credit_version} {p.amount}"
+                + ("" if p.hold_posting is None else f" {p.released} {p.hold_posting}")
+                for p in event.postings
             )
             effective_at = None if event.effective_at == event.recorded_at else event.effective_at
             said = effective_at, postings, event.reference, event.group, *described, None, None
@@ -119,6 +156,17 @@ def _event_row(event: Event) -> tuple[Any, ...]:
             configuration = {"closed_before": event.closed_before.isoformat() if event.closed_before else None}
             said = None, None, None, None, *described, None, json.dumps(configuration)
     return event.sequence, event.kind, event.actor, *said
+
+
+def _subject_row(event: Event) -> tuple[Any, ...]:
+    if not isinstance(event, TransactionEvent):
+        return None, None
+    return event.hold or event.reverses, event.expires_at
+
+
+def _line_row(hold: Hold, line: HoldLine) -> tuple[Any, ...]:
+    amounts = str(line.held), str(line.captured), str(line.released)
+    return hold.hold, line.posting, line.debit_id, line.credit_id, *amounts, hold.status != "pending"
 
 
 def _entry_row(entry: Entry) -> tuple[Any, ...]:

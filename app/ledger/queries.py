@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.ledger.refusals import AccountNotFound, LedgerNotFound, SequenceOutOfRange, TransactionNotFound
+from app.ledger.refusals import AccountNotFound, LedgerNotFound, SequenceOutOfRange
 from app.ledger.values import (
     Account,
     AccountEvent,
@@ -126,16 +126,26 @@ def _ledger_state(row: Row[Any]) -> LedgerState:
     return LedgerState(*described, revision, row.closed_before, row.sequence, row.recorded_at)
 
 
-async def _get_head(session: AsyncSession, ledger: str) -> tuple[int, int]:
-    """The ledger's id and the last sequence of its log. Raises `LedgerNotFound`."""
+class ExpiryDue(Exception):
+    """Holds of the ledger have to expire before its present state can be read."""
+
+    def __init__(self, ledger_id: int) -> None:
+        self.ledger_id = ledger_id
+
+
+async def _get_head(session: AsyncSession, ledger: str, *, now: datetime | None = None) -> tuple[int, int]:
+    """The ledger's id and the last sequence of its log. Raises `LedgerNotFound`, and `ExpiryDue` where the present
+    as of `now` is to be read and is not written yet."""
     query = (
-        select(heads.c.ledger_id, heads.c.sequence)
+        select(heads.c.ledger_id, heads.c.sequence, heads.c.next_expiry)
         .join(ledgers, ledgers.c.ledger_id == heads.c.ledger_id)
         .where(ledgers.c.name == ledger, heads.c.sequence > 0)
     )
     row = (await session.execute(query)).one_or_none()
     if row is None:
         raise LedgerNotFound()
+    if now is not None and row.next_expiry is not None and row.next_expiry <= now:
+        raise ExpiryDue(row.ledger_id)
     return row.ledger_id, row.sequence
 
 
@@ -148,9 +158,9 @@ async def get_ledger_id(session: AsyncSession, name: str) -> int:
 # Accounts
 
 
-async def get_account(session: AsyncSession, ledger: str, path: str) -> AccountState:
-    """Raises `LedgerNotFound`, `AccountNotFound`."""
-    ledger_id, sequence = await _get_head(session, ledger)
+async def get_account(session: AsyncSession, ledger: str, path: str, *, now: datetime) -> AccountState:
+    """Raises `LedgerNotFound`, `AccountNotFound`, `ExpiryDue`."""
+    ledger_id, sequence = await _get_head(session, ledger, now=now)
     row = (await session.execute(_accounts(ledger_id).where(accounts.c.path == path))).one_or_none()
     if row is None:
         raise AccountNotFound()
@@ -158,10 +168,10 @@ async def get_account(session: AsyncSession, ledger: str, path: str) -> AccountS
 
 
 async def list_accounts(
-    session: AsyncSession, ledger: str, *, after: str | None, limit: int
+    session: AsyncSession, ledger: str, *, after: str | None, limit: int, now: datetime
 ) -> Page[AccountState, str]:
-    """In the bytewise order of their paths. Raises `LedgerNotFound`."""
-    ledger_id, sequence = await _get_head(session, ledger)
+    """In the bytewise order of their paths. Raises `LedgerNotFound`, `ExpiryDue`."""
+    ledger_id, sequence = await _get_head(session, ledger, now=now)
     rows, more = await _read_page(session, _accounts(ledger_id), accounts.c.path, "oldest", after, limit)
     return Page([_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
 
@@ -254,18 +264,6 @@ def _statement_line(row: Row[Any]) -> StatementLine:
 # Transactions and events
 
 
-async def get_transaction(session: AsyncSession, ledger: str, sequence: int) -> TransactionEvent:
-    """Raises `LedgerNotFound`, `TransactionNotFound` (also for the sequence of any other kind of event)."""
-    ledger_id, last = await _get_head(session, ledger)
-    if sequence > last:
-        raise TransactionNotFound()
-    row = (await session.execute(_events(ledger_id).where(events.c.sequence == sequence))).one()
-    (event,) = await _read_events(session, ledger_id, [row])
-    if not isinstance(event, TransactionEvent):
-        raise TransactionNotFound()
-    return event
-
-
 async def get_events(session: AsyncSession, ledger: str, *, first: int, count: int) -> list[Event]:
     """Events that the log is known to hold, from one on. Raises `LedgerNotFound`."""
     ledger_id, _ = await _get_head(session, ledger)
@@ -356,6 +354,9 @@ def _event(row: Row[Any], postings: Iterable[tuple[int, ...]] | None, known: dic
             effective_at=row.effective_at or row.recorded_at,
             reference=row.reference,
             group=row.group,
+            expires_at=row.expires_at,
+            hold=None if row.kind == "transaction_reversed" else row.subject,
+            reverses=row.subject if row.kind == "transaction_reversed" else None,
         )
     configuration = row.configuration
     if row.kind in ("period_closed", "period_reopened"):
@@ -370,7 +371,8 @@ def _event(row: Row[Any], postings: Iterable[tuple[int, ...]] | None, known: dic
 
 
 def _posting(numbers: tuple[int, ...], known: dict[int, tuple[str, str]]) -> Posting:
-    debit_id, debit_version, credit_id, credit_version, amount = numbers
+    debit_id, debit_version, credit_id, credit_version, amount, *of_hold = numbers
+    released, hold_posting = of_hold or (0, None)
     debit_account, asset = known[debit_id]
     credit_account, _ = known[credit_id]
     return Posting(
@@ -382,6 +384,8 @@ def _posting(numbers: tuple[int, ...], known: dict[int, tuple[str, str]]) -> Pos
         debit_version=debit_version,
         credit_id=credit_id,
         credit_version=credit_version,
+        released=released,
+        hold_posting=hold_posting,
     )
 
 

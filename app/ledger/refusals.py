@@ -13,6 +13,8 @@
     │   ├── AccountExists, RevisionConflict, LimitNotMet, AccountNotEmpty
     │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch, AccountClosed, AccountFrozen
     │   ├── VersionConflict, PeriodClosed
+    │   ├── NotPending, AlreadyCaptured, AlreadyVoided, HoldExpired, CaptureExceedsHold
+    │   ├── NotReversible, AlreadyReversed
     │   ├── AmountOverflow, InsufficientFunds, MaximumExceeded
     │   └── BatchRefused
     └── ServiceFailed           the service could not answer
@@ -263,10 +265,10 @@ class AccountFrozen(BooksRefuse):
 
 @dataclass(eq=False)
 class TimeOutOfRange(BooksRefuse):
-    """An effective time lies before the year 1900, or more than a minute ahead of the service's clock; or books
-    are to be closed before an instant that lies in the future or is not after the one they are closed before; or
-    reopened where that would not move this instant back. The refusal is frozen with its key: use a new key once
-    the time has come."""
+    """An effective time lies before the year 1900, or more than a minute ahead of the service's clock; or a hold is
+    to expire at an instant that is not after that clock; or books are to be closed before an instant that lies in
+    the future or is not after the one they are closed before; or reopened where that would not move this instant
+    back. The refusal is frozen with its key: use a new key once the time has come."""
 
     code = "time_out_of_range"
     title = "The time is out of range"
@@ -281,6 +283,70 @@ class PeriodClosed(BooksRefuse):
     code = "period_closed"
     title = "The books are closed for that time"
     pointer: str
+
+
+@dataclass(eq=False)
+class NotPending(BooksRefuse):
+    """The transaction is no hold, so there is nothing to capture or to void. What was posted at once is undone by a
+    reversal."""
+
+    code = "not_pending"
+    title = "The transaction is no hold"
+
+
+@dataclass(eq=False)
+class AlreadyCaptured(BooksRefuse):
+    """The hold has ended: a capture took it, and released what it left. Get the transaction to see how much was
+    captured; post anew for more."""
+
+    code = "already_captured"
+    title = "The hold was captured"
+
+
+@dataclass(eq=False)
+class AlreadyVoided(BooksRefuse):
+    """The hold has ended: what remained of it was released by a void. Post anew if it is wanted after all."""
+
+    code = "already_voided"
+    title = "The hold was voided"
+
+
+@dataclass(eq=False)
+class HoldExpired(BooksRefuse):
+    """The hold has ended: its time came, and what remained of it was released. Post anew if it is wanted after
+    all."""
+
+    code = "hold_expired"
+    title = "The hold has expired"
+
+
+@dataclass(eq=False)
+class CaptureExceedsHold(BooksRefuse):
+    """More is to be captured of a posting than remains of it, which is `available`; a posting that the hold does not
+    have holds nothing. Capture less, and post the difference by itself, with a new key."""
+
+    code = "capture_exceeds_hold"
+    title = "More is to be captured than is held"
+    pointer: str
+    available: int
+    required: int
+
+
+@dataclass(eq=False)
+class NotReversible(BooksRefuse):
+    """Only a posted transaction and a capture can be reversed. Void a hold instead; a reversal is followed by a
+    transaction that posts anew."""
+
+    code = "not_reversible"
+    title = "The transaction is of a kind that cannot be reversed"
+
+
+@dataclass(eq=False)
+class AlreadyReversed(BooksRefuse):
+    """The transaction was reversed before, as a whole. Get it to see by which one."""
+
+    code = "already_reversed"
+    title = "The transaction was reversed before"
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """Sums over accounts, by asset: totals below a prefix and the trial balance, now or as of any past."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -34,10 +35,11 @@ class TrialBalance:
 
 
 async def get_totals(
-    session: AsyncSession, ledger: str, *, prefix: str | None, as_of: AsOf, after: str | None, limit: int
+    session: AsyncSession, ledger: str, *, prefix: str | None, as_of: AsOf, after: str | None, limit: int, now: datetime
 ) -> Page[AssetTotals, str]:
-    """By asset, in bytewise order. Raises `LedgerNotFound`, `SequenceOutOfRange`."""
-    rows, more, sequence = await _sum(session, ledger, "totals", prefix, as_of, after, limit)
+    """By asset, in bytewise order. Raises `LedgerNotFound`, `ExpiryDue`, `SequenceOutOfRange`."""
+    present = None if as_of.is_past else now  # only the present shows what is pending
+    rows, more, sequence = await _sum(session, ledger, "totals", prefix, as_of, after, limit, present)
     items = [AssetTotals(row[0], row[1], *(None if each is None else int(each) for each in row[2:])) for row in rows]
     return Page(items, items[-1].asset if more else None, sequence)
 
@@ -52,9 +54,16 @@ async def get_trial_balance(
 
 
 async def _sum(
-    session: AsyncSession, ledger: str, what: str, prefix: str | None, as_of: AsOf, after: str | None, limit: int
+    session: AsyncSession,
+    ledger: str,
+    what: str,
+    prefix: str | None,
+    as_of: AsOf,
+    after: str | None,
+    limit: int,
+    now: datetime | None = None,
 ) -> tuple[list[Any], bool, int]:
-    ledger_id, last = await _get_head(session, ledger)
+    ledger_id, last = await _get_head(session, ledger, now=now)
     sequence = await resolve(session, ledger_id, last, as_of)
     bounds: dict[str, Any] = {"ledger_id": ledger_id, "after": after or "", "limit": limit + 1}
     if prefix is not None:

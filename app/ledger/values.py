@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 Side = Literal["debit", "credit"]
 Status = Literal["open", "frozen", "closed"]
+HoldStatus = Literal["pending", "captured", "voided", "expired"]
 
 AMOUNT_MAX = 10**38 - 1
 # The earliest effective time, and so what an account without entries has seen at the latest.
@@ -24,9 +25,11 @@ class CreateLedger:
     description: str | None
     metadata: dict[str, str]
 
-    # What a command names: the accounts and references that it is decided on, and about how many rows it writes.
+    # What a command names: the accounts, references and transactions that it is decided on, and about how many rows
+    # it writes.
     paths: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
+    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 
@@ -41,6 +44,7 @@ class UpdateLedger:
 
     paths: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
+    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 
@@ -55,6 +59,7 @@ class OpenAccount:
     metadata: dict[str, str]
 
     references: ClassVar[tuple[str, ...]] = ()
+    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 3
 
     @property
@@ -75,6 +80,7 @@ class UpdateAccount:
     metadata: dict[str, str]
 
     references: ClassVar[tuple[str, ...]] = ()
+    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 3
 
     @property
@@ -96,12 +102,18 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class PostTransaction:
+    """Post the moves, or hold them if they are pending."""
+
     moves: tuple[Move, ...]
     effective_at: datetime | None
     reference: str | None
     group: str | None
     description: str | None
     metadata: dict[str, str]
+    pending: bool = False
+    expires_at: datetime | None = None
+
+    subjects: ClassVar[tuple[int, ...]] = ()
 
     @property
     def paths(self) -> Iterator[str]:
@@ -125,6 +137,8 @@ class PostBatch:
     transactions: tuple[PostTransaction, ...]
     atomic: bool
 
+    subjects: ClassVar[tuple[int, ...]] = ()
+
     @property
     def paths(self) -> Iterator[str]:
         for transaction in self.transactions:
@@ -140,12 +154,63 @@ class PostBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class _OnTransaction:
+    """What is asked for about a transaction of the log. How many rows that writes, the log knows."""
+
+    subject: int
+    reference: str | None
+    description: str | None
+    metadata: dict[str, str]
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    weight: ClassVar[int] = 20
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return () if self.reference is None else (self.reference,)
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        return (self.subject,)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureTransaction(_OnTransaction):
+    """Post what is held: amounts by the number of the hold's posting, or None for all that remains."""
+
+    amounts: tuple[tuple[int, int], ...] | None
+    keep: bool
+    effective_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class VoidTransaction(_OnTransaction):
+    """Release what remains of a hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseTransaction(_OnTransaction):
+    effective_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireHolds:
+    """Ask for nothing but what every batch begins with: that the holds are expired whose time has come."""
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[tuple[str, ...]] = ()
+    subjects: ClassVar[tuple[int, ...]] = ()
+    weight: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ClosePeriod:
     before: datetime
     reason: str
 
     paths: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
+    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 
@@ -158,11 +223,23 @@ class ReopenPeriod:
 
     paths: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
+    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 
 Command = (
-    CreateLedger | UpdateLedger | OpenAccount | UpdateAccount | PostTransaction | PostBatch | ClosePeriod | ReopenPeriod
+    CreateLedger
+    | UpdateLedger
+    | OpenAccount
+    | UpdateAccount
+    | PostTransaction
+    | PostBatch
+    | CaptureTransaction
+    | VoidTransaction
+    | ReverseTransaction
+    | ExpireHolds
+    | ClosePeriod
+    | ReopenPeriod
 )
 
 
@@ -221,11 +298,51 @@ class Account:
         return self.posted + (self.debits_pending if self.normal_side == "debit" else self.credits_pending)
 
 
+@dataclass(frozen=True, slots=True)
+class HoldLine:
+    """What has become of one posting of a hold."""
+
+    posting: int
+    debit_account: str
+    credit_account: str
+    debit_id: int
+    credit_id: int
+    held: int
+    captured: int
+    released: int
+
+    @property
+    def remaining(self) -> int:
+        return self.held - self.captured - self.released
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What has become of a hold, which is named by its sequence."""
+
+    hold: int
+    status: HoldStatus
+    expires_at: datetime | None
+    group: str | None
+    lines: tuple[HoldLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a command about a transaction needs to know of it."""
+
+    kind: str
+    postings: tuple[Posting, ...]
+    group: str | None
+
+
 # What the log records.
 
 
 @dataclass(frozen=True, slots=True)
 class Posting:
+    """What one posting did: `amount` was posted, or is held; `released` was given back of a hold's posting."""
+
     debit_account: str
     credit_account: str
     asset: str
@@ -234,6 +351,8 @@ class Posting:
     debit_version: int
     credit_id: int
     credit_version: int
+    released: int = 0
+    hold_posting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +405,10 @@ class TransactionEvent:
     group: str | None
     description: str | None
     metadata: dict[str, str]
+    expires_at: datetime | None = None
+    # The hold that it captures, voids or expires; the transaction that it reverses.
+    hold: int | None = None
+    reverses: int | None = None
 
     @property
     def transaction(self) -> TransactionEvent:
@@ -337,8 +460,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """All that one command does: its event, its entries, and each account that it moved as it is afterwards."""
+    """All that one command does: its event, its entries, and what it moved as that is afterwards."""
 
     event: Event
     entries: tuple[Entry, ...] = ()
     accounts: tuple[Account, ...] = ()
+    hold: Hold | None = None

@@ -23,6 +23,7 @@ from app.db import Database, is_transient
 from app.ledger import queries
 from app.ledger.book import Book, KeyRow, read_book
 from app.ledger.directory import Directory
+from app.ledger.holds import SYSTEM, expire_hold
 from app.ledger.journal import write_book
 from app.ledger.refusals import (
     BatchRefused,
@@ -41,7 +42,7 @@ from app.ledger.refusals import (
     thaw,
 )
 from app.ledger.rules import decide
-from app.ledger.values import Command, CreateLedger, Event, PostBatch
+from app.ledger.values import Command, CreateLedger, Event, ExpireHolds, PostBatch
 
 log = structlog.get_logger()
 
@@ -56,6 +57,10 @@ BATCH_WEIGHT_MAX = 4_000
 QUEUE_WEIGHT_MAX = 20_000
 # From so many events on, deciding and writing are two turns of the event loop.
 LONG_BATCH = 200
+# Who comes after so many entries is decided in a batch of its own: how many a capture makes, only the books tell.
+BATCH_ENTRIES_MAX = 6_000
+# So often a batch may find that more holds are due than it could expire.
+EXPIRY_ROUNDS_MAX = 1_000
 
 LOCK = "select 1 from heads where ledger_id = $1 for no key update"
 
@@ -198,6 +203,10 @@ class LedgerWriter:
             events = await queries.get_events(session, ledger, first=outcome.first, count=outcome.count)
         return outcome.with_events(events)
 
+    async def expire_holds(self, ledger_id: int) -> None:
+        """Have the holds expired whose time has come; return after the commit. Raises what `submit` does."""
+        await self._enqueue(ledger_id, Submission(ExpireHolds(), b"", b"", SYSTEM, "-"))
+
     async def drain(self) -> None:
         """Wait until everything that was submitted is answered."""
         while tasks := [queue.task for queue in self._queues.values() if queue.task]:
@@ -206,6 +215,9 @@ class LedgerWriter:
     async def _submit(self, ledger: str, submission: Submission) -> Receipt | Recorded:
         creating = isinstance(submission.command, CreateLedger)
         ledger_id = await (self._directory.enter(ledger) if creating else self._directory.get(ledger))
+        return await self._enqueue(ledger_id, submission)
+
+    async def _enqueue(self, ledger_id: int, submission: Submission) -> Receipt | Recorded:
         queue = self._queues.get(ledger_id)
         if queue is None:
             queue = self._queues[ledger_id] = Queue(ledger_id)
@@ -261,13 +273,15 @@ class LedgerWriter:
                     await self._settle(ledger_id, batch[:middle])
                     await self._settle(ledger_id, batch[middle:])
                     return
-        for submission, outcome in zip(batch, outcomes, strict=True):
+        for submission, outcome in zip(batch, outcomes, strict=False):
             _answer(submission, outcome)
         if ledger_id in self._grown:
             self._tell(ledger_id, self._grown.pop(ledger_id))
+        if len(outcomes) < len(batch):
+            await self._settle(ledger_id, batch[len(outcomes) :])
 
     async def _commit(self, ledger_id: int, batch: Sequence[Submission]) -> list[Outcome]:
-        """Run the batch until it is known to be committed, a few times at most.
+        """Run the batch until it is known to be committed, a few times at most: the outcomes of those that it came to.
 
         After a lost race or a lost connection it runs behind the head's row lock, which waits out a backend that
         is still committing; then the keys tell what had been done.
@@ -276,9 +290,10 @@ class LedgerWriter:
         for attempt, pause_s in enumerate(BACKOFF_S):
             try:
                 async with self._connections.acquire() as connection:
-                    if attempt == 0:
-                        return await self._cycle(connection, ledger_id, batch)
-                    return await self._cycle_behind_lock(connection, ledger_id, batch)
+                    cycle = self._cycle if attempt == 0 else self._cycle_behind_lock
+                    for _ in range(EXPIRY_ROUNDS_MAX):
+                        if outcomes := await cycle(connection, ledger_id, batch):
+                            return outcomes
             except RaceLost:
                 log.info("race_lost", attempt=attempt)
             except Overloaded:
@@ -303,18 +318,30 @@ class LedgerWriter:
                 return await self._cycle(connection, ledger_id, batch)
 
     async def _cycle(self, connection: Connection, ledger_id: int, batch: Sequence[Submission]) -> list[Outcome]:
-        """READ, DECIDE, WRITE, once. Raises `RaceLost` if another process was faster."""
+        """READ, DECIDE, WRITE, once: the outcomes of the first submissions, or none if it was only for expiries.
+        Raises `RaceLost` if another process was faster."""
         now = self._clock()
+        commands = [submission.command for submission in batch]
         book = await read_book(
             connection,
             ledger_id,
             keys={submission.key for submission in batch},
-            paths={path for submission in batch for path in submission.command.paths},
-            references={reference for submission in batch for reference in submission.command.references},
+            paths={path for command in commands for path in command.paths},
+            references={reference for command in commands for reference in command.references},
+            subjects={subject for command in commands for subject in command.subjects},
+            now=now,
             timeout_s=self._connections.timeout_s,
         )
-        outcomes = [_decide(submission, book, now) for submission in batch]
-        if book.new_keys:
+        outcomes: list[Outcome] = []
+        # An expiry is written before it is relied on; while more holds are due, nothing else is decided.
+        for hold in book.due:
+            book.apply(expire_hold(hold, book, now=now))
+        if book.next_expiry is None or book.next_expiry > now:
+            for submission in batch:
+                if outcomes and len(book.entries) > BATCH_ENTRIES_MAX:
+                    break
+                outcomes.append(_decide(submission, book, now))
+        if not book.changes_nothing:
             if len(book.events) > LONG_BATCH:
                 await asyncio.sleep(0)  # Deciding took its time: let others have the loop before the arrays are made.
             with _doubting():
@@ -328,6 +355,8 @@ class LedgerWriter:
 
 def _decide(submission: Submission, book: Book, now: datetime) -> Outcome:
     """Decide one submission and apply what it does, its key included; or find what its key stands for."""
+    if isinstance(submission.command, ExpireHolds):
+        return Receipt((), replayed=False)
     known = book.keys.get(submission.key)
     if known is not None:
         return _replay(submission, known, book)

@@ -1,0 +1,59 @@
+"""Expiries that nobody asks for: once a second each process looks where holds are due, and has them expired.
+
+Who reads or writes a ledger finds its due holds expired anyway; this keeps the log of a quiet one up to date.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from datetime import datetime
+
+import structlog
+from sqlalchemy import select
+
+from app.db import Database
+from app.ledger.refusals import Refusal
+from app.ledger.writer import LedgerWriter
+from app.models import heads
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+LEDGERS_MAX = 100
+
+
+class Sweeper:
+    """One per process, on its event loop."""
+
+    def __init__(self, database: Database, writer: LedgerWriter, clock: Callable[[], datetime]) -> None:
+        self._sessions = database.sessions
+        self._writer = writer
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep_sweeping(), context=Context())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep_sweeping(self) -> None:
+        while True:  # until it is cancelled
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._sweep()
+            except Exception as error:
+                # The database is away, or too much waits: the next look comes soon, and reads do not rely on it.
+                log.warning("expiry_failed", error=type(error).__name__)
+
+    async def _sweep(self) -> None:
+        query = select(heads.c.ledger_id).where(heads.c.next_expiry <= self._clock()).order_by(heads.c.next_expiry)
+        async with self._sessions() as session:
+            due = list(await session.scalars(query.limit(LEDGERS_MAX)))
+        for ledger_id in due:
+            try:
+                await self._writer.expire_holds(ledger_id)
+            except Refusal as refusal:
+                log.warning("expiry_failed", ledger_id=ledger_id, error=refusal.code)
