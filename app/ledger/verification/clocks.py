@@ -8,8 +8,9 @@ from sqlalchemy import Row
 from app.ledger.values import EARLIEST
 from app.ledger.verification.postings import EXPIRED
 
-# A batch with fewer expiries than this has written all that were due.
+# A batch expires so many holds at most, of about so many lines. One that wrote fewer has written all that were due.
 EXPIRIES_MAX = 1_000
+EXPIRED_LINES_MAX = 2_000
 
 
 class Clocks:
@@ -26,15 +27,18 @@ class Clocks:
     def __init__(self, recorded_at: datetime) -> None:
         self._recorded_at = recorded_at
         self._risen_at = 0
-        self._expiries = 0
+        self._expiries = self._expired_lines = 0
         self._settled_before, self._settled_at = 0, EARLIEST
 
-    def follow(self, event: Row[Any]) -> None:
+    def follow(self, event: Row[Any], lines: int) -> None:
+        """Take the next event; of an expiry, how many lines its hold has."""
         if event.recorded_at > self._recorded_at:
-            self._recorded_at, self._risen_at, self._expiries = event.recorded_at, event.sequence, 0
+            self._recorded_at, self._risen_at = event.recorded_at, event.sequence
+            self._expiries = self._expired_lines = 0
         if event.kind == EXPIRED:
             self._expiries += 1
-        elif self._expiries < EXPIRIES_MAX:
+            self._expired_lines += lines
+        elif self._expiries < EXPIRIES_MAX and self._expired_lines < EXPIRED_LINES_MAX:
             self._settled_before, self._settled_at = self._risen_at, self._recorded_at
 
     def have_ended(self, hold: int, expires_at: datetime | None) -> bool:

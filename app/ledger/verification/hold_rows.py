@@ -109,8 +109,9 @@ def _verify_hold(findings: Findings, hold: Hold, row: Row[Any], *, exact: bool) 
             same = same and (captured, released) == (line.captured, line.released)
         else:
             same = same and captured >= line.captured and released >= line.released
-        # What has ended leaves nothing, and of an ended hold every line has.
-        within = captured + released == held if ended else row.status == "pending" and captured + released <= held
+        # A line ends with its hold, and then leaves nothing.
+        same = same and bool(ended) == (row.status != "pending")
+        within = captured + released == held if ended else captured + released <= held
         findings.see("captured_and_released_within_held", within, f"{where}, line {number}")
     findings.see("holds_are_fold_of_events", same, where)
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from app.ledger.verification.checks import Findings
-from app.ledger.verification.clocks import Clocks
+from app.ledger.verification.clocks import EXPIRED_LINES_MAX, Clocks
 from app.ledger.verification.postings import CAPTURED, ENDED_AS, EXPIRED, HELD, Told
 
 
@@ -56,7 +56,7 @@ class Hold:
             line.released += posting.released
         # A capture keeps all of what it leaves, or releases it all; what leaves nothing ends the hold.
         released = any(posting.released for posting in told)
-        if kind != CAPTURED or released or not any(line.remaining for line in self.lines):
+        if kind != CAPTURED or released or not any(line.remaining > 0 for line in self.lines):
             self.status = ENDED_AS[kind]
         return named
 
@@ -64,20 +64,24 @@ class Hold:
 class HoldsFold:
     """Follows the log. It keeps the holds that are live, and those that have ended until they are dropped."""
 
-    def __init__(self, findings: Findings, clocks: Clocks) -> None:
+    def __init__(self, findings: Findings, recorded_at: datetime) -> None:
         self._findings = findings
-        self._clocks = clocks
+        self._clocks = Clocks(recorded_at)
         self.known: dict[int, Hold] = {}
         self.ended: list[Hold] = []
 
-    def take(self, event: Row[Any], told: Sequence[Told]) -> None:
+    def follow(self, event: Row[Any], told: Sequence[Told] | None) -> None:
+        """Take the next event of the log, and what its postings tell."""
+        about = self.known.get(event.subject) if event.kind in ENDED_AS else None
+        self._clocks.follow(event, EXPIRED_LINES_MAX if about is None else len(about.lines))
+        if told is None:
+            return
         if event.kind == HELD:
             self.known[event.sequence] = Hold.begin(event, told, known_from_start=True)
         elif event.kind in ENDED_AS:
-            self._take_of_hold(event, told)
+            self._take(event, about, told)
 
-    def _take_of_hold(self, event: Row[Any], told: Sequence[Told]) -> None:
-        hold = self.known.get(event.subject)
+    def _take(self, event: Row[Any], hold: Hold | None, told: Sequence[Told]) -> None:
         where = f"event {event.sequence} of hold {event.subject}"
         if hold is None or hold.status != "pending":
             self._findings.see("holds_are_fold_of_events", False, f"{where}, which is not pending")

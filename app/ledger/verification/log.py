@@ -11,7 +11,6 @@ from sqlalchemy import Row, text
 from app.ledger.values import EARLIEST
 from app.ledger.verification.bits import Bits
 from app.ledger.verification.checks import Findings
-from app.ledger.verification.clocks import Clocks
 from app.ledger.verification.hold_rows import verify_ended_holds
 from app.ledger.verification.holds import HoldsFold
 from app.ledger.verification.postings import EXPIRED, HELD, Told, make_sides, read_postings
@@ -79,7 +78,6 @@ class LogWalk:
         self._rows = rows
         self._findings = findings
         self._kept = kept
-        self._clocks: Clocks
         self.holds: HoldsFold
         self.rows_seen = 0
         self.touched: set[int] = set()
@@ -90,8 +88,7 @@ class LogWalk:
         """Verify the events after one and up to another with their entries, giving how far it has come."""
         former = await self._rows.read(RECORDED, sequence=after)
         recorded_at = former[0].recorded_at if former else EARLIEST
-        self._clocks = Clocks(recorded_at)
-        self.holds = HoldsFold(self._findings, self._clocks)
+        self.holds = HoldsFold(self._findings, recorded_at)
         while after < upto:
             rows = _take_page(await self._rows.read(EVENTS, after=after, upto=upto, count=EVENTS_PAGE))
             if not rows:
@@ -131,12 +128,10 @@ class LogWalk:
 
     def _follow(self, event: Row[Any], told: Sequence[Told] | None) -> None:
         """Take what an event changes, each after the one before it."""
-        self._clocks.follow(event)
+        self.holds.follow(event, told)
         if event.account_id is not None:
             self.touched.add(event.account_id)
             self.configured[event.account_id] = event.sequence
-        if told is not None:
-            self.holds.take(event, told)
         if self._kept is not None:
             for account_id, account in self._kept.take(event, told):
                 where = f"event {event.sequence}, account {account_id}"
