@@ -167,6 +167,10 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         "update accounts set configured_by = 3 where path = 'a'",
         {"configuration_is_last_event"},
     ),
+    "a configuration is not to be read": (
+        "update events set configuration = '{}' where sequence = 12",
+        {"limits_hold", "configuration_is_last_event", "log_rebuilds_accounts"},
+    ),
     "an account is past its limits": (
         """alter table accounts drop constraint accounts_minimum_check;
            update accounts set minimum_balance = 100000 where path = 'a';

@@ -5,7 +5,9 @@ import itertools
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -20,7 +22,7 @@ from app.ledger.verification.checks import RANGE_CHECKS, WHOLE_CHECKS, Check
 from app.ledger.verification.guards import TRIGGERS
 from app.ledger.verify import verify_ledger, verify_range
 from scripts.postgres import Postgres
-from tests.books import check_invariants, connect, fetch_now, new_key, open_account, post, transaction
+from tests.books import check_invariants, connect, fetch, fetch_now, new_key, open_account, post, transaction
 from tests.conftest import KEY, ROOT, Processes, serve, settings_for
 from tests.faults import ASLEEP, AWAKE, EVENTS, FAULTS, PAST, SEEN_BY_THE_WHOLE_ALONE, keep_books
 
@@ -69,7 +71,11 @@ async def ranges(database: str, limit: int) -> set[str]:
 
 
 def broken_of(checks: dict[str, Check]) -> set[str]:
-    return {name for name, check in checks.items() if check.offenders}
+    return set(broken_in(checks))
+
+
+def broken_in(checks: dict[str, Check]) -> dict[str, str | None]:
+    return {name: check.first_offender for name, check in checks.items() if check.offenders}
 
 
 def test_sound_books_verify_and_every_check_has_looked_at_something(copied: str) -> None:
@@ -146,6 +152,70 @@ def test_a_ledger_that_is_not_there_is_not_verified(copied: str) -> None:
         asyncio.run(ask())
 
 
+def test_a_configuration_is_held_against_what_came_before_it(database: str) -> None:
+    """And not against what comes after it: the limits of a moment are those of the log at that moment."""
+    with serve(database) as service, service.client() as client:
+        open_main(client)
+        for debit, credit, amount in (("a", "b", 100), ("b", "a", 60)):
+            assert 201 == post(client, "main", transaction(debit, credit, amount)).status_code
+        answer = client.put(
+            "/v1/ledgers/main/accounts/a",
+            json={"revision": 1, "status": "open", "maximum_balance": "50"},
+            headers={"Idempotency-Key": new_key()},
+        )
+        assert 200 == answer.status_code, answer.text
+        assert 422 == post(client, "main", transaction("a", "b", 11)).status_code
+    assert {} == broken_in(asyncio.run(verify_all(database)))
+
+
+def test_a_capture_by_a_clock_that_is_behind_the_log_is_sound(database: str) -> None:
+    """It is recorded after the hold's time, at the time of the log; its clock had not come to it."""
+    with serve(database) as service, service.client() as client:
+        open_main(client)
+        service.clock.advance(-3600)
+        expires_at = (service.clock.now + timedelta(minutes=1)).isoformat()
+        for _ in range(2):
+            body = transaction("a", "b", pending=True, expires_at=expires_at)
+            hold = post(client, "main", body).json()["sequence"]
+        path = f"/v1/ledgers/main/transactions/{hold}/capture"
+        captured = client.post(path, json={}, headers={"Idempotency-Key": new_key()}).json()
+        assert captured["recorded_at"] > expires_at
+        # The other one is live still, and expires as soon as the clock, still behind, has come to its time.
+        assert {} == broken_in(asyncio.run(verify_all(database)))
+        service.clock.advance(60)
+        assert 201 == post(client, "main", transaction("a", "b")).status_code
+    checks = asyncio.run(verify_all(database))
+    assert {} == broken_in(checks)
+    assert 1 == checks["sequence_gapless"].checked - checks["effects_have_keys"].checked
+    assert set() == asyncio.run(ranges(database, 2))
+
+
+def test_what_is_due_may_take_several_batches(database: str) -> None:
+    """Of a thousand holds each, and nothing is said of the commands after them but what is true."""
+    with serve(database) as service, service.client() as client:
+        open_main(client)
+        expires_at = (service.clock.now + timedelta(minutes=1)).isoformat()
+        body = transaction("a", "b", pending=True, expires_at=expires_at)
+        for count in (1000, 300):
+            headers = {"Idempotency-Key": new_key()}
+            batch = client.post(
+                "/v1/ledgers/main/transaction-batches", json={"transactions": [body] * count}, headers=headers
+            )
+            assert 200 == batch.status_code, batch.text
+        service.clock.advance(3600)
+        assert 201 == post(client, "main", transaction("a", "b")).status_code
+    checks = asyncio.run(verify_all(database))
+    assert {} == broken_in(checks)
+    assert 1300 == checks["sequence_gapless"].checked - checks["effects_have_keys"].checked
+    assert set() == asyncio.run(ranges(database, 400))
+
+
+def open_main(client: httpx.Client) -> None:
+    assert 201 == client.post("/v1/ledgers", json={"name": "main"}).status_code
+    open_account(client, "main", "a")
+    open_account(client, "main", "b")
+
+
 def test_a_busy_ledger_verifies_while_two_processes_write(two_processes: Processes) -> None:
     asyncio.run(_verify_while_writing(two_processes))
     asyncio.run(check_invariants(two_processes.database))
@@ -154,42 +224,57 @@ def test_a_busy_ledger_verifies_while_two_processes_write(two_processes: Process
 async def _verify_while_writing(running: Processes) -> None:
     paths = [f"a{n}" for n in range(6)]
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
-        url = f"{running.urls[0]}/v1/ledgers"
-        assert 201 == (await client.post(url, json={"name": "main"})).status_code
+        assert 201 == (await client.post(f"{running.urls[0]}/v1/ledgers", json={"name": "main"})).status_code
+
+        async def write(number: int, path: str, body: dict[str, Any]) -> httpx.Response:
+            url = f"{running.urls[number % 2]}/v1/ledgers/main{path}"
+            answer = await client.post(url, json=body, headers={"Idempotency-Key": new_key()})
+            assert answer.status_code in (201, 409, 422), answer.text
+            return answer
+
         for path in paths:
             body = {"path": path, "asset": "USD/2", "normal_side": "debit", "minimum_balance": "-100"}
-            answer = await client.post(f"{url}/main/accounts", json=body, headers={"Idempotency-Key": new_key()})
-            assert 201 == answer.status_code
+            assert 201 == (await write(0, "/accounts", body)).status_code
         stopped = asyncio.Event()
-        posted = 0
+        done: Counter[str] = Counter()
 
-        async def write(number: int) -> None:
-            nonlocal posted
+        async def keep_writing(number: int) -> None:
             for count in itertools.count():
                 if stopped.is_set():
                     return
                 body: dict[str, Any] = transaction(paths[(number + count) % 6], paths[(number + count + 1) % 6], 3)
                 if count % 5 == 0:
                     body["effective_at"] = PAST
-                target = f"{running.urls[number % 2]}/v1/ledgers/main/transactions"
-                answer = await client.post(target, json=body, headers={"Idempotency-Key": new_key()})
-                assert answer.status_code in (201, 422)
-                posted += answer.status_code == 201
+                if number % 2:
+                    body["pending"] = True
+                if count % 3 == 0 and number % 2:
+                    body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=0.3)).isoformat()
+                posted = await write(number, "/transactions", body)
+                done["posted"] += posted.status_code == 201
+                if posted.status_code == 201 and count % 4 < 3:
+                    about = f"/transactions/{posted.json()['sequence']}"
+                    part = {"amounts": [{"posting": 0, "amount": "1"}], "remainder": "keep"}
+                    end = ("capture", {}) if count % 2 else ("void", {})
+                    for operation, said in [("capture", part), end] if number % 2 else [("reverse", {})]:
+                        answer = await write(number + count, f"{about}/{operation}", said)
+                        done[operation] += answer.status_code == 201
+                await asyncio.sleep(0.02)
                 if count % 10 == 0:
-                    opening = {"path": new_key(), "asset": "USD/2", "normal_side": "debit"}
-                    target = f"{running.urls[0]}/v1/ledgers/main/accounts"
-                    await client.post(target, json=opening, headers={"Idempotency-Key": new_key()})
+                    await write(0, "/accounts", {"path": new_key(), "asset": "USD/2", "normal_side": "debit"})
 
-        writers = [asyncio.create_task(write(number)) for number in range(8)]
+        writers = [asyncio.create_task(keep_writing(number)) for number in range(8)]
         try:
-            for _ in range(4):
+            for _ in range(3):
                 await asyncio.sleep(0.5)
-                assert set() == broken_of(await verify_all(running.database))
-                assert set() == await ranges(running.database, 200)
+                assert {} == broken_in(await verify_all(running.database))
+                assert set() == await ranges(running.database, 500)
         finally:
             stopped.set()
             await asyncio.gather(*writers)
-        assert posted > 50
+        assert min(done[name] for name in ("posted", "capture", "void", "reverse")) > 5, done
+    found = await fetch(running.database, "select count(*) from holds where status = 'expired'")
+    assert 0 < found[0][0]
+    assert {} == broken_in(await verify_all(running.database))
 
 
 # Over HTTP.

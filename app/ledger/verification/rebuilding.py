@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
@@ -61,19 +62,19 @@ class RebuiltAccounts:
 
 
 def read_configuration(said: dict[str, Any] | None) -> Configuration | None:
-    """What an account event says of the account, in one order."""
-    if said is None:
-        return None
-    minimum, maximum = said["minimum_balance"], said["maximum_balance"]
-    return (
-        said["path"],
-        intern(said["asset"]),
-        intern(said["normal_side"]),
-        intern(said["status"]),
-        None if minimum is None else int(minimum),
-        None if maximum is None else int(maximum),
-        said["revision"],
-    )
+    """What an account event says of the account, in one order; None if that is not to be read."""
+    with suppress(KeyError, TypeError, ValueError):
+        minimum, maximum = said["minimum_balance"], said["maximum_balance"]
+        return (
+            said["path"],
+            intern(said["asset"]),
+            intern(said["normal_side"]),
+            intern(said["status"]),
+            None if minimum is None else int(minimum),
+            None if maximum is None else int(maximum),
+            said["revision"],
+        )
+    return None
 
 
 def read_row_configuration(row: Row[Any]) -> Configuration:
@@ -85,8 +86,11 @@ def read_counters(row: Row[Any]) -> list[int]:
     return [int(row.debits_posted), int(row.credits_posted), int(row.debits_pending), int(row.credits_pending)]
 
 
-def is_within_limits(configuration: Configuration, counters: Sequence[int]) -> bool:
-    """Whether an account of this configuration with these counters is within its limits."""
+def is_within_limits(configuration: Configuration | None, counters: Sequence[int]) -> bool:
+    """Whether an account of this configuration with these counters is within its limits. Nobody can tell of one that
+    is not to be read."""
+    if configuration is None:
+        return False
     _, _, normal_side, _, minimum, maximum, _ = configuration
     debits, credits, debits_pending, credits_pending = counters
     if normal_side == "debit":
