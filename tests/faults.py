@@ -253,6 +253,10 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         "update events set postings = regexp_replace(postings, ' 0;(.*) 1$', ' 1;\\1 0') where sequence = 17",
         {"holds_are_fold_of_events", "captured_and_released_within_held"},
     ),
+    "a void has a time of its own": (
+        f"update events set effective_at = '{PAST}' where sequence = 19",
+        {"holds_are_fold_of_events"},
+    ),
     "more was captured than was held": (
         f"""alter table hold_lines drop constraint hold_lines_held_check;
             alter table hold_lines drop constraint hold_lines_ended_check;

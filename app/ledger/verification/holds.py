@@ -88,7 +88,9 @@ class HoldsFold:
             return
         self._verify_due(event, hold, where)
         named = hold.take(event.kind, told)
-        self._findings.see("holds_are_fold_of_events", named, where)
+        # Only a capture has an effective time of its own.
+        dated = event.kind == CAPTURED or event.effective_at == event.recorded_at
+        self._findings.see("holds_are_fold_of_events", named and dated, where)
         ended = hold.status != "pending"
         within = all(posting.amount >= 0 and posting.released >= 0 for posting in told) and all(
             line.remaining >= 0 and not (ended and hold.known_from_start and line.remaining) for line in hold.lines
