@@ -344,5 +344,4 @@ SEEN_BY_THE_WHOLE_ALONE = {
     "a live hold has ended",
     "a hold is not in the log",
     "lines of a hold are not in the log",
-    "a hold outlives its time",
 }

@@ -63,6 +63,7 @@ async def verify_range(sessions: Sessions, ledger: str, *, after: int, limit: in
         reached = place
         if walk.rows_seen >= ROWS_RANGE_MAX:
             break
+    walk.holds.verify_live()
     await verify_touched_holds(rows, findings, walk.holds.known.values())
     await verify_touched_accounts(rows, findings, walk.touched, walk.configured, after=after, upto=reached)
     return VerificationReport(ledger, after + 1, reached, findings.checks, reached, last)
@@ -80,7 +81,8 @@ async def verify_ledger(
     walk = LogWalk(rows, findings, kept)
     async for reached in walk.verify(0, last):
         progress("events", reached)
-    pending = walk.holds.verify_live()
+    walk.holds.verify_live()
+    pending = walk.holds.sum_live()
     async for reached in verify_live_holds(rows, findings, walk.holds.known, last):
         progress("holds", reached)
     await verify_no_strays(rows, findings, kept.held, last)
