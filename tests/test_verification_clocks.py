@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.ledger.verification.clocks import Clocks
+from app.ledger.book import READ_WITH_HOLDS
+from app.ledger.verification.clocks import EXPIRED_LINES_MAX, EXPIRIES_MAX, Clocks
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DUE = START + timedelta(seconds=5)
@@ -47,6 +48,11 @@ POSTED, EXPIRED = "transaction_posted", "transaction_expired"
 )
 def test_a_hold_has_ended_once_a_clock_has_come_to_its_time(events, ended):
     assert ended == follow(events).have_ended(1, DUE)
+
+
+def test_a_batch_expires_as_many_as_is_counted_on():
+    assert f"limit {EXPIRIES_MAX})" in READ_WITH_HOLDS
+    assert f"so_far - lines < {EXPIRED_LINES_MAX}\n" in READ_WITH_HOLDS
 
 
 def test_a_hold_that_never_expires_need_not_end():
