@@ -10,6 +10,7 @@ from datetime import timedelta
 from itertools import permutations
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.ledger import expiry
 from tests.comparison import Books, Listing, expecting
 from tests.conftest import Service
 from tests.looks import balance, find, read_sums, statement
@@ -426,7 +428,11 @@ def portion(book: Book, hold: int, number: int, how: str) -> int:
     return max(1, {"all": remaining, "half": remaining // 2, "one": 1, "over": remaining + 1}[how])
 
 
-def test_the_service_answers_whatever_is_asked_as_the_model_does(service: Service) -> None:
+def test_the_service_answers_whatever_is_asked_as_the_model_does(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so it does while it looks for due holds all the time, of itself, between any two requests."""
+    monkeypatch.setattr(expiry, "LOOK_SECONDS", 0.005)
     before = service.clock.now
     try:
         run_state_machine_as_test(lambda: Comparison(service), settings=PROFILE)
