@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, Select, Text, cast, func, literal_column, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ledger.refusals import AccountNotFound, LedgerNotFound, SequenceOutOfRange, TransactionNotFound
@@ -23,8 +23,13 @@ from app.models import accounts, entries, events, heads, ledgers
 
 Order = Literal["newest", "oldest"]
 
-# A page ends where it has this many bytes of postings and metadata, however many items were asked for.
-PAGE_BYTES_MAX = 1_000_000
+# A page ends before it would have this many bytes of JSON, however many items were asked for; one it always has.
+PAGE_BYTES_MAX = 2_000_000
+# What an item has at most beside its free text: names of properties, numbers and instants, and an account's path.
+ITEM_BYTES = 500
+_ACCOUNT_BYTES = 1_200
+# What a posting has at most: two paths of 255 characters, an asset, an amount of 38 digits, and two versions.
+_POSTING_BYTES = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ async def get_ledger(session: AsyncSession, name: str) -> LedgerState:
 
 
 async def list_ledgers(session: AsyncSession, *, after: str | None, limit: int) -> Page[LedgerState, str]:
-    rows, more = await _read_page(session, _ledgers(), ledgers.c.name, "oldest", after, limit)
+    rows, more = await _read_page(session, _ledgers(), ledgers.c.name, "oldest", after, limit, _LEDGER_SIZE)
     return Page([_ledger_state(row) for row in rows], rows[-1].name if more else None, 0)
 
 
@@ -162,7 +167,8 @@ async def list_accounts(
 ) -> Page[AccountState, str]:
     """In the bytewise order of their paths. Raises `LedgerNotFound`."""
     ledger_id, sequence = await _get_head(session, ledger)
-    rows, more = await _read_page(session, _accounts(ledger_id), accounts.c.path, "oldest", after, limit)
+    query = _accounts(ledger_id)
+    rows, more = await _read_page(session, query, accounts.c.path, "oldest", after, limit, ACCOUNT_SIZE)
     return Page([_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
 
 
@@ -210,7 +216,7 @@ async def list_account_entries(
     if account_id is None:
         raise AccountNotFound()
     query = _statement(ledger_id, account_id)
-    rows, more = await _read_page(session, query, entries.c.version, order, after, limit)
+    rows, more = await _read_page(session, query, entries.c.version, order, after, limit, _LINE_SIZE)
     return Page([_statement_line(row) for row in rows], rows[-1].version if more else None, sequence)
 
 
@@ -223,13 +229,9 @@ def _statement(ledger_id: int, account_id: int) -> Select[Any]:
             entries.c.posted,
             entries.c.balance,
             entries.c.latest_effective,
-            events.c.recorded_at,
-            events.c.effective_at,
-            events.c.reference,
-            events.c.group,
-            events.c.description,
+            *ENTRY_EVENT.c,
         )
-        .join(events, (events.c.ledger_id == entries.c.ledger_id) & (events.c.sequence == entries.c.sequence))
+        .join(ENTRY_EVENT, true())
         .where(entries.c.ledger_id == ledger_id, entries.c.account_id == account_id, entries.c.posted > 0)
     )
 
@@ -279,7 +281,7 @@ async def list_transactions(
     """Raises `LedgerNotFound`."""
     ledger_id, sequence = await _get_head(session, ledger)
     query = _events(ledger_id).where(events.c.postings.is_not(None))
-    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit)
+    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit, EVENT_SIZE)
     found = await _read_events(session, ledger_id, rows)
     return Page(found, found[-1].sequence if more else None, sequence)
 
@@ -298,27 +300,36 @@ async def list_events(session: AsyncSession, ledger: str, *, after: int, limit: 
     ledger_id, sequence = await _get_head(session, ledger)
     if after > sequence:
         raise SequenceOutOfRange()
-    rows, _ = await _read_page(session, _events(ledger_id), events.c.sequence, "oldest", after, limit)
+    query = _events(ledger_id)
+    rows, _ = await _read_page(session, query, events.c.sequence, "oldest", after, limit, EVENT_SIZE)
     found = await _read_events(session, ledger_id, rows)
     return LogPage(found, found[-1].sequence if found else after, sequence)
 
 
 async def _read_page(
-    session: AsyncSession, query: Select[Any], column: Any, order: Order, after: str | int | None, limit: int
+    session: AsyncSession,
+    query: Select[Any],
+    column: Any,
+    order: Order,
+    after: str | int | None,
+    limit: int,
+    size: ColumnElement[int],
 ) -> tuple[list[Row[Any]], bool]:
-    """The rows of a page in the order of a column, and whether more may follow them."""
+    """The rows of a page in the order of a column, none of which may become more than `size` bytes, and whether more
+    follow them."""
     if after is not None:
         query = query.where(column < after if order == "newest" else column > after)
     placed = column.desc() if order == "newest" else column
-    size = func.coalesce(func.length(events.c.postings), 0) + func.coalesce(func.pg_column_size(events.c.metadata), 0)
-    # One row more than was asked for tells whether anything follows. The sum runs along the index, and stops with it.
-    page = query.add_columns(size.label("bytes"), func.sum(size).over(order_by=placed).label("bytes_so_far"))
+    # Number and sum run along the index, and stop with it.
+    number, so_far = func.row_number().over(order_by=placed), func.sum(size).over(order_by=placed)
+    page = query.add_columns(number.label("number"), size.label("bytes"), so_far.label("bytes_so_far"))
     inner = page.order_by(placed).limit(limit + 1).subquery()
-    outer = select(inner).where(inner.c.bytes_so_far - inner.c.bytes < PAGE_BYTES_MAX)
+    # One row more than was asked for, or than the bytes allow, tells whether anything follows.
+    outer = select(inner).where(or_(inner.c.number <= 2, inner.c.bytes_so_far - inner.c.bytes <= PAGE_BYTES_MAX))
     placed = inner.c[column.name].desc() if order == "newest" else inner.c[column.name]
     rows = list(await session.execute(outer.order_by(placed)))
-    more = len(rows) > limit or (bool(rows) and rows[-1].bytes_so_far >= PAGE_BYTES_MAX)
-    return rows[:limit], more
+    whole = [row for row in rows[:limit] if row.number == 1 or row.bytes_so_far <= PAGE_BYTES_MAX]
+    return whole, len(rows) > len(whole)
 
 
 def _events(ledger_id: int) -> Select[Any]:
@@ -384,6 +395,36 @@ def _posting(numbers: tuple[int, ...], known: dict[int, tuple[str, str]]) -> Pos
         credit_version=credit_version,
     )
 
+
+# The event of an entry, fenced: where few entries seem to qualify, a plan would rather scan all events.
+ENTRY_EVENT = (
+    select(
+        events.c.recorded_at,
+        events.c.effective_at,
+        events.c.reference,
+        events.c.group,
+        events.c.description,
+    )
+    .where(events.c.ledger_id == entries.c.ledger_id, events.c.sequence == entries.c.sequence)
+    .offset(literal_column("0"))
+    .lateral("event")
+)
+
+
+def _bytes_said(*columns: ColumnElement[Any]) -> ColumnElement[int]:
+    """What these are as JSON, which is as it will be answered or longer."""
+    return func.octet_length(cast(func.json_build_array(*columns), Text))
+
+
+_POSTINGS = func.length(events.c.postings) - func.length(func.replace(events.c.postings, ";", "")) + 1
+EVENT_SIZE = (
+    ITEM_BYTES
+    + _POSTING_BYTES * func.coalesce(_POSTINGS, 0)
+    + _bytes_said(events.c.reference, events.c.group, events.c.description, events.c.metadata, events.c.configuration)
+)
+_LEDGER_SIZE = ITEM_BYTES + _bytes_said(events.c.description, events.c.metadata)
+ACCOUNT_SIZE = _ACCOUNT_BYTES + _bytes_said(events.c.description, events.c.metadata)
+_LINE_SIZE = ITEM_BYTES + _bytes_said(ENTRY_EVENT.c.reference, ENTRY_EVENT.c.group, ENTRY_EVENT.c.description)
 
 _DESCRIBED = (events.c.description, events.c.metadata)
 # In the order of the fields of `Account`.
