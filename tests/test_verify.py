@@ -29,7 +29,8 @@ AWAKE = "; ".join(
     for (table, name), mode in TRIGGERS.items()
 )
 LAST = "(select sequence from heads where ledger_id = 1)"
-# One ledger: event 1; accounts a, b, c opened by 2, 3, 4; then transactions 5 to 12, of which 8 is late.
+# One ledger: event 1; accounts a, b, c opened by 2, 3, 4; then transactions 5 to 11, of which 8 is late;
+# 12 opens another account, 13 closes the books, 14 is a transaction.
 FAULTS: dict[str, tuple[str, set[str]]] = {
     "an event is missing in the log": (
         """insert into events (ledger_id, sequence, kind, recorded_at, actor, configuration)
@@ -130,6 +131,16 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         "delete from accounts where path = 'unused'",
         {"log_rebuilds_accounts"},
     ),
+    "a transaction lies in closed books": (
+        """update events set configuration = '{"closed_before": "2999-01-01T00:00:00+00:00"}'
+            where kind = 'period_closed';
+           update heads set closed_before = '2999-01-01'""",
+        {"closed_periods_hold"},
+    ),
+    "the head has other books closed than the log": (
+        "update heads set closed_before = null",
+        {"closed_periods_hold"},
+    ),
     "two keys have one effect": (
         f"insert into idempotency_keys select 1, 'second', 'f', {LAST}",
         {"one_effect_per_key"},
@@ -165,6 +176,10 @@ def books(new_database: Callable[[], str]) -> str:
         assert [201] * 7 == [post(client, "main", body).status_code for body in bodies]
         assert 422 == post(client, "main", transaction("b", "a", 10**6)).status_code
         open_account(client, "main", "unused")
+        closing = {"before": "2021-01-01T00:00:00Z", "reason": "audited"}
+        headers = {"Idempotency-Key": new_key()}
+        assert 201 == client.post("/v1/ledgers/main/closings", json=closing, headers=headers).status_code
+        assert 201 == post(client, "main", transaction("c", "b")).status_code
     return make_url(database).database or ""
 
 
@@ -211,8 +226,8 @@ def test_sound_books_verify_and_every_check_has_looked_at_something(copied: str)
     assert set() == broken_of(checks)
     assert list(WHOLE_CHECKS) == list(checks)
     assert [] == [name for name, check in checks.items() if not check.checked]
-    assert 12 == checks["sequence_gapless"].checked == checks["effects_have_keys"].checked
-    assert 16 == checks["postings_have_entries"].checked == checks["entries_have_postings"].checked
+    assert 14 == checks["sequence_gapless"].checked == checks["effects_have_keys"].checked
+    assert 18 == checks["postings_have_entries"].checked == checks["entries_have_postings"].checked
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -342,7 +357,7 @@ def test_a_range_ends_early_where_it_has_seen_enough(copied: str, monkeypatch: p
     monkeypatch.setattr(verify, "EVENTS_PAGE", 1)
     with serve(copied) as service, service.client() as client:
         report = client.get("/v1/ledgers/main/verification").json()
-    assert (5, 5, 12) == (report["to_sequence"], report["next_after_sequence"], report["sequence"])
+    assert (5, 5, 14) == (report["to_sequence"], report["next_after_sequence"], report["sequence"])
 
 
 # The command.
@@ -357,7 +372,7 @@ def run(database: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_prints_each_invariant_and_tells_by_its_status(copied: str) -> None:
     done = run(copied)
     assert (0, "") == (done.returncode, done.stderr)
-    assert "main, events 1 to 12" in done.stdout
+    assert "main, events 1 to 14" in done.stdout
     assert [] == [name for name in WHOLE_CHECKS if f"  {name} " not in done.stdout]
     assert 0 == run(copied, "main").returncode
     missing = run(copied, "nowhere")

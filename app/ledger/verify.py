@@ -54,9 +54,13 @@ WHOLE_CHECKS = (
     "entries_have_events",
     "entries_have_postings",
     "log_rebuilds_accounts",
+    "closed_periods_hold",
     "one_effect_per_key",
     "effects_have_keys",
 )
+
+# The events whose effective time may not lie in closed books. What releases a hold may always happen.
+DATED_KINDS = ("transaction_posted", "transaction_held", "transaction_captured", "transaction_reversed")
 
 # What guards the rows, and how it has to be switched: always, or unless a session plays a replica.
 TRIGGERS = {
@@ -73,7 +77,7 @@ TRIGGERS = {
 }
 
 HEAD = text("""
-select h.sequence, h.recorded_at, l.sequence as last_sequence, l.recorded_at as last_recorded_at
+select h.sequence, h.recorded_at, h.closed_before, l.sequence as last_sequence, l.recorded_at as last_recorded_at
   from heads h left join lateral (
        select sequence, recorded_at from events where ledger_id = h.ledger_id order by sequence desc limit 1) l on true
  where h.ledger_id = :ledger
@@ -277,6 +281,9 @@ class _Verification:
         self.touched: set[int] = set()
         # The last event of the range that configured each account.
         self.configured: dict[int, int] = {}
+        # Before which instant the books are closed: by the head, and as far as the log has been read.
+        self.head_closed_before: datetime | None = None
+        self.closed_before: datetime | None = None
         # The accounts as the log has them, and the events that it has, if the whole is verified.
         self.rebuilt: dict[int, Rebuilt] | None = None
         self.present = bytearray()
@@ -286,7 +293,7 @@ class _Verification:
         async with sessions() as session:
             self = cls(sessions, await queries.get_ledger_id(session, ledger), names)
         (head,) = await self._read(HEAD)
-        self.last = head.sequence
+        self.last, self.head_closed_before = head.sequence, head.closed_before
         holds = (head.sequence, head.recorded_at) == (head.last_sequence, head.last_recorded_at)
         self._see("head_is_last_event", holds, f"head at {head.sequence}, last event {head.last_sequence}")
         guards = {(row.table_name, row.name): row.enabled for row in await self._read(GUARDS)}
@@ -323,12 +330,25 @@ class _Verification:
                 after, recorded_at = row.sequence, row.recorded_at
                 if self.rebuilt is not None:
                     self.present[after // 8] |= 1 << after % 8
+                    self._verify_period(row)
                 if row.account_id is not None:
                     self._take_configuration(row)
             await self._verify_postings([row for row in rows if row.postings is not None])
             yield after
         if after < to:
             yield to
+        if self.rebuilt is not None:
+            holds = self.closed_before == self.head_closed_before
+            self._see("closed_periods_hold", holds, f"head at {self.last}")
+
+    def _verify_period(self, row: Row[Any]) -> None:
+        """An event against the instant that the books were closed before when it was recorded."""
+        if row.kind in ("period_closed", "period_reopened"):
+            said = row.configuration["closed_before"]
+            self.closed_before = None if said is None else datetime.fromisoformat(said)
+        elif row.kind in DATED_KINDS:
+            holds = self.closed_before is None or row.effective_at >= self.closed_before
+            self._see("closed_periods_hold", holds, f"event {row.sequence}")
 
     def _take_configuration(self, row: Row[Any]) -> None:
         self.touched.add(row.account_id)
