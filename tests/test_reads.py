@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import READ_SETTINGS, Database
-from app.ledger import history, queries, statements
+from app.ledger import history, queries, statements, totals
 from app.ledger.history import AsOf
 from app.ledger.queries import StatementLine
 from scripts.bench_history import KINDS, load, measure, scans
@@ -57,32 +57,49 @@ async def _scan(database: str, kind: str) -> dict[tuple[str, bool], set[str]]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_what_posts_nothing_is_no_line_and_moves_no_balance(database: str, seed: int) -> None:
-    asyncio.run(_compare(database, random.Random(seed)))
+    asyncio.run(_fill_and_compare(database, random.Random(seed)))
 
 
-async def _compare(database: str, chance: random.Random) -> None:
+async def _fill_and_compare(database: str, chance: random.Random) -> None:
     lines = await _fill(database, chance, holds=chance.choice((1, 5, 60)))
-    in_effective_order = sorted(lines, key=lambda line: (line.effective_at, line.version))
     store = Database(settings_for(database))
-    async with store.sessions() as session:
-        for limit, order in itertools.product((1, 2, 7, 1000), ("oldest", "newest")):
-            expected = lines if order == "oldest" else lines[::-1]
-            assert expected == await _read(session, False, order, limit)
-            found = await _read(session, True, order, limit)
-            expected = in_effective_order if order == "oldest" else in_effective_order[::-1]
-            assert [line.version for line in expected] == [line.version for line in found]
-            balance = 0
-            for line in found if order == "oldest" else found[::-1]:
-                balance += line.amount
-                assert balance == line.balance
-        last = max(line.sequence for line in lines)
-        for _ in range(60):
-            effective = BASE + timedelta(hours=chance.randrange(-5, 80))
-            sequence = chance.randrange(last + 1)
-            balance = await history.get_account_balance(session, "main", "a", AsOf(effective, sequence))
-            counted = [line for line in lines if line.effective_at <= effective and line.sequence <= sequence]
-            assert sum(line.amount for line in counted) == balance.posted
-    await store.close()
+    try:
+        async with store.sessions() as session:
+            await _compare(session, lines, chance)
+    finally:
+        await store.close()
+
+
+async def _compare(session: AsyncSession, lines: list[StatementLine], chance: random.Random) -> None:
+    in_effective_order = sorted(lines, key=lambda line: (line.effective_at, line.version))
+    for limit, order in itertools.product((1, 2, 7, 1000), ("oldest", "newest")):
+        expected = lines if order == "oldest" else lines[::-1]
+        assert expected == await _read(session, False, order, limit)
+        found = await _read(session, True, order, limit)
+        expected = in_effective_order if order == "oldest" else in_effective_order[::-1]
+        assert [line.version for line in expected] == [line.version for line in found]
+        balance = 0
+        for line in found if order == "oldest" else found[::-1]:
+            balance += line.amount
+            assert balance == line.balance
+    last = max(line.sequence for line in lines)
+    for _ in range(60):
+        effective = BASE + timedelta(hours=chance.randrange(-5, 80))
+        sequence = chance.randrange(last + 1)
+        balance = await history.get_account_balance(session, "main", "a", AsOf(effective, sequence))
+        in_time = [line for line in lines if line.effective_at <= effective]
+        then = sum(line.amount for line in in_time if line.sequence <= sequence)
+        assert then == balance.posted
+        # Short accounts and long ones are summed in different ways.
+        as_of = AsOf(effective, max(sequence, 3))
+        assert [(then, then)] == await _sum(session, as_of)
+        now = sum(line.amount for line in in_time)
+        assert [(now, now)] == await _sum(session, AsOf(effective))
+
+
+async def _sum(session: AsyncSession, as_of: AsOf) -> list[tuple[int, int]]:
+    page = await totals.get_trial_balance(session, "main", as_of=as_of, after=None, limit=9)
+    return [(each.debit_balances, each.credit_balances) for each in page.items]
 
 
 async def _read(session: AsyncSession, effective: bool, order: Any, limit: int) -> list[StatementLine]:
@@ -156,7 +173,8 @@ async def _insert(database: str, events: Any, entries: Any, late: Any, seen: dat
     )
     await connection.execute(
         "insert into accounts select ledger_id, n, case n when 2 then 'a' else 'b' end, 'X/0', case n when 2 then "
-        "'debit' else 'credit' end, 'open', null, null, $1::numeric, $1::numeric, 0, 0, $2, 1, n, $3 "
+        "'debit' else 'credit' end, 'open', null, null, "
+        "(3 - n) * $1::numeric, (n - 2) * $1::numeric, 0, 0, $2, 1, n, $3 "
         "from ledgers, generate_series(2, 3) n",
         entries[-1][3],
         len(entries),
