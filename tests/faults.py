@@ -11,7 +11,7 @@ from tests.books import new_key, open_account, post, transaction
 from tests.conftest import Clock
 
 PAST = "2020-01-01T00:00:00Z"
-EVENTS = 34
+EVENTS = 37
 TABLES = sorted({table for table, _ in TRIGGERS})
 # What a fault that is planted by hand must not set off.
 ASLEEP = "; ".join(f"alter table {table} disable trigger user" for table in TABLES)
@@ -27,7 +27,8 @@ def keep_books(client: httpx.Client, clock: Clock) -> None:
     of no use by 12. Holds: 13, of which 14 and 15 capture some and 31 is the expiry; 16 of two lines, captured in
     part by 17; 18, voided by 19; 24 of two lines, of which 25 captures one, and 26, both live; 27, captured by 28
     before its time; 29, captured by 30 long ago; 33, captured by 34. Reversals: 21 of 20, 22 of 10, which is the
-    same, and 23 of 17."""
+    same, and 23 of 17.
+    35 closes the books, 36 opens d, and 37 is a transaction between it and c."""
     assert 201 == client.post("/v1/ledgers", json={"name": "main"}).status_code
     open_account(client, "main", "a")
     open_account(client, "main", "b", normal_side="credit", minimum_balance="-5")
@@ -43,6 +44,11 @@ def keep_books(client: httpx.Client, clock: Clock) -> None:
         path = f"/v1/ledgers/main/transactions{operation}"
         answer = client.post(path, json=body, headers={"Idempotency-Key": new_key()})
         assert 201 == answer.status_code, answer.text
+    closing = {"before": "2019-01-01T00:00:00Z", "reason": "audited"}
+    headers = {"Idempotency-Key": new_key()}
+    assert 201 == client.post("/v1/ledgers/main/closings", json=closing, headers=headers).status_code
+    open_account(client, "main", "d")
+    assert 201 == post(client, "main", transaction("c", "d")).status_code
 
 
 def two_lines(*moves: tuple[str, str, int]) -> dict[str, Any]:
@@ -186,6 +192,16 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         "delete from accounts where path = 'unused'",
         {"log_rebuilds_accounts"},
     ),
+    "a transaction lies in closed books": (
+        """update events set configuration = '{"closed_before": "2999-01-01T00:00:00+00:00"}'
+            where kind = 'period_closed';
+           update heads set closed_before = '2999-01-01'""",
+        {"closed_periods_hold"},
+    ),
+    "the head has other books closed than the log": (
+        "update heads set closed_before = null",
+        {"closed_periods_hold"},
+    ),
     "two keys have one effect": (
         f"insert into idempotency_keys select 1, 'second', 'f', {LAST}",
         {"one_effect_per_key"},
@@ -258,10 +274,10 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         {"holds_are_fold_of_events"},
     ),
     "more was captured than was held": (
-        f"""alter table hold_lines drop constraint hold_lines_held_check;
+        """alter table hold_lines drop constraint hold_lines_held_check;
             alter table hold_lines drop constraint hold_lines_ended_check;
-            update events set postings = regexp_replace(postings, ' 4 0 0$', ' 5 0 0') where sequence = {EVENTS};
-            update entries set posted = 5, pending = -5, balance = balance + 1 where sequence = {EVENTS};
+            update events set postings = regexp_replace(postings, ' 4 0 0$', ' 5 0 0') where sequence = 34;
+            update entries set posted = 5, pending = -5, balance = balance + 1 where sequence = 34;
             update accounts set debits_posted = debits_posted + 1, debits_pending = debits_pending - 1 where path = 'a';
             update accounts set credits_posted = credits_posted + 1, credits_pending = credits_pending - 1
              where path = 'b';
@@ -338,6 +354,8 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
 }
 # What of these a range cannot see.
 SEEN_BY_THE_WHOLE_ALONE = {
+    "a transaction lies in closed books",
+    "the head has other books closed than the log",
     "an entry in time has a row for late ones",
     "an entry that posts nothing is late",
     "a line of a live hold has captured more than its captures",

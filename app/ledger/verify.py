@@ -17,6 +17,9 @@ per event.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
 
 from app.ledger import queries
 from app.ledger.refusals import SequenceOutOfRange
@@ -54,7 +57,8 @@ async def verify_range(sessions: Sessions, ledger: str, *, after: int, limit: in
 
     Raises `LedgerNotFound`, and `SequenceOutOfRange` beyond the end of the log.
     """
-    rows, findings, last = await _begin(sessions, ledger, RANGE_CHECKS)
+    rows, findings, head = await _begin(sessions, ledger, RANGE_CHECKS)
+    last = head.sequence
     if after > last:
         raise SequenceOutOfRange()
     walk = LogWalk(rows, findings)
@@ -76,11 +80,13 @@ async def verify_ledger(
 
     `progress` is told of each part, how far it has come by sequence.
     """
-    rows, findings, last = await _begin(sessions, ledger, WHOLE_CHECKS)
-    kept = Kept(last)
+    rows, findings, head = await _begin(sessions, ledger, WHOLE_CHECKS)
+    last = head.sequence
+    kept = Kept(findings, last)
     walk = LogWalk(rows, findings, kept)
     async for reached in walk.verify(0, last):
         progress("events", reached)
+    kept.periods.verify_head(head.closed_before, last)
     walk.holds.verify_live()
     pending = walk.holds.sum_live()
     async for reached in verify_live_holds(rows, findings, walk.holds.known, last):
@@ -93,10 +99,10 @@ async def verify_ledger(
     return VerificationReport(ledger, 1, last, findings.checks, last, last)
 
 
-async def _begin(sessions: Sessions, ledger: str, names: Iterable[str]) -> tuple[Rows, Findings, int]:
+async def _begin(sessions: Sessions, ledger: str, names: Iterable[str]) -> tuple[Rows, Findings, Row[Any]]:
     async with sessions() as session:
         rows = Rows(sessions, await queries.get_ledger_id(session, ledger))
     findings = Findings(names)
-    last = await verify_head(rows, findings)
+    head = await verify_head(rows, findings)
     await verify_guards(rows, findings)
-    return rows, findings, last
+    return rows, findings, head

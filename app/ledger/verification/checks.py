@@ -29,6 +29,7 @@ WHOLE_CHECKS = (
     "entries_have_postings",
     "log_rebuilds_accounts",
     "pending_is_what_is_held",
+    "closed_periods_hold",
     "one_effect_per_key",
     "effects_have_keys",
 )

@@ -1,6 +1,8 @@
 """Where the head of a ledger stands, and whether what guards the rows stands."""
 
-from sqlalchemy import text
+from typing import Any
+
+from sqlalchemy import Row, text
 
 from app.ledger.verification.checks import Findings
 from app.ledger.verification.rows import Rows
@@ -24,8 +26,8 @@ TRIGGERS = {
 
 # The head with the last event, and the hold that expires first: one statement, so one snapshot.
 HEAD = text("""
-select h.sequence, h.recorded_at, h.next_expiry, l.sequence as last_sequence, l.recorded_at as last_recorded_at,
-       x.hold as first_due, x.expires_at as first_expiry
+select h.sequence, h.recorded_at, h.closed_before, h.next_expiry,
+       l.sequence as last_sequence, l.recorded_at as last_recorded_at, x.hold as first_due, x.expires_at as first_expiry
   from heads h
   left join lateral (select sequence, recorded_at from events where ledger_id = h.ledger_id
                       order by sequence desc limit 1) l on true
@@ -41,8 +43,8 @@ select c.relname::text as table_name, t.tgname::text as name, t.tgenabled::text 
 """)
 
 
-async def verify_head(rows: Rows, findings: Findings) -> int:
-    """Hold the head against the log and the holds; the sequence that the log has come to."""
+async def verify_head(rows: Rows, findings: Findings) -> Row[Any]:
+    """Hold the head against the log and the holds, and give it."""
     (head,) = await rows.read(HEAD)
     holds = (head.sequence, head.recorded_at) == (head.last_sequence, head.last_recorded_at)
     where = f"head at {head.sequence}, last event {head.last_sequence}"
@@ -50,7 +52,7 @@ async def verify_head(rows: Rows, findings: Findings) -> int:
     # It may be early, never late: a batch looks for due holds only once it has come.
     holds = head.first_expiry is None or (head.next_expiry is not None and head.next_expiry <= head.first_expiry)
     findings.see("next_expiry_not_late", holds, f"hold {head.first_due}, which expires before the head expects one")
-    return head.sequence
+    return head
 
 
 async def verify_guards(rows: Rows, findings: Findings) -> None:

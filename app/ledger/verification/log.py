@@ -13,6 +13,7 @@ from app.ledger.verification.bits import Bits
 from app.ledger.verification.checks import Findings
 from app.ledger.verification.hold_rows import verify_ended_holds
 from app.ledger.verification.holds import HoldsFold
+from app.ledger.verification.periods import ClosedBooks
 from app.ledger.verification.postings import EXPIRED, HELD, Told, make_sides, read_postings
 from app.ledger.verification.rebuilding import Rebuilt, RebuiltAccounts
 from app.ledger.verification.rows import Rows
@@ -51,8 +52,9 @@ select e.sequence, e.debit, e.asset, e.posted::text as posted, e.pending::text a
 class Kept:
     """What a verification of the whole keeps of the log, to hold the other rows against."""
 
-    def __init__(self, upto: int) -> None:
+    def __init__(self, findings: Findings, upto: int) -> None:
         self.accounts = RebuiltAccounts()
+        self.periods = ClosedBooks(findings)
         self.present = Bits(upto)
         # Those that no key asked for.
         self.keyless = Bits(upto)
@@ -62,6 +64,7 @@ class Kept:
     def take(self, event: Row[Any], told: Sequence[Told] | None) -> Iterable[tuple[int, Rebuilt]]:
         """Keep an event; the accounts that it changes, as it left them."""
         self.present.add(event.sequence)
+        self.periods.follow(event)
         if event.kind == EXPIRED:
             self.keyless.add(event.sequence)
         elif event.kind == HELD:
