@@ -219,8 +219,11 @@ class LedgerWriter:
         await self._enqueue(ledger_id, Submission(ExpireHolds(), b"", b"", SYSTEM, "-"))
 
     async def drain(self) -> None:
-        """Wait until everything that was submitted is answered."""
-        while tasks := [queue.task for queue in self._queues.values() if queue.task]:
+        """Wait until everything that was submitted is answered; once given up, for nothing any more."""
+        while tasks := [queue.task for queue in self._queues.values() if queue.task and not queue.task.done()]:
+            if self._given_up:
+                for task in tasks:
+                    task.cancel()
             await asyncio.wait(tasks)
 
     def give_up(self) -> None:
