@@ -1,14 +1,25 @@
-"""Runs migrations on the database of the settings, one at a time, or prints them as SQL."""
+"""Runs migrations on the database of the settings, one at a time, or prints them as SQL.
+
+While others post: a change of a table waits until nobody reads or writes it, and everybody else waits behind it. So
+it waits only for a moment, far less than Postgres needs to find a deadlock, and then lets everybody go and tries again.
+"""
 
 import asyncio
+import random
 
+import asyncpg
 from alembic import context
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.models import metadata
 from app.settings import DatabaseSettings
+
+LOCK_TIMEOUT = "200ms"
+TRIES = 200
+IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
 def migrate(connection: Connection) -> None:
@@ -16,14 +27,26 @@ def migrate(connection: Connection) -> None:
     with context.begin_transaction():
         # Two processes that start at once migrate one after the other; the second finds nothing to do.
         connection.exec_driver_sql("select pg_advisory_xact_lock(7424217001)")
+        connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+        if context.get_context().get_current_revision() not in (None, context.get_head_revision()):
+            # What every batch reads first: those that come wait here, with nothing in hand that we will need.
+            connection.exec_driver_sql("lock table heads in access exclusive mode")
         context.run_migrations()
 
 
 async def migrate_online() -> None:
     url = context.config.attributes.get("database_url") or DatabaseSettings().database_url
     engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(migrate)
+    for tried in range(1, TRIES + 1):
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(migrate)
+            break
+        except DBAPIError as error:
+            cause = error.orig and error.orig.__cause__
+            if not isinstance(cause, IN_THE_WAY) or tried == TRIES:
+                raise
+        await asyncio.sleep(random.uniform(0.2, 0.6))  # noqa: S311
     await engine.dispose()
 
 

@@ -3,11 +3,10 @@
 import signal
 import sys
 
-import uvicorn
 from pydantic import ValidationError
 
 from app.main import create_app
-from app.server import configure_server
+from app.server import Server, configure_server
 from app.settings import Settings
 
 
@@ -20,7 +19,7 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         sys.exit(f"The settings do not allow a start: {error}")
-    uvicorn.Server(configure_server(create_app(settings), settings, host=settings.host, port=settings.port)).run()
+    Server(configure_server(create_app(settings), settings, host=settings.host, port=settings.port)).run()
 
 
 if __name__ == "__main__":

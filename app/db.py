@@ -1,4 +1,4 @@
-"""Connections: one engine for reads, one for the writer, one for the feed. Nothing else in the service opens any."""
+"""Connections: engines for reads, the writer, the feed and checks. Nothing else in the service opens any."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,6 +43,8 @@ WRITE_SETTINGS = {
     "enable_material": "off",
     "enable_memoize": "off",
 }
+
+CHECK_SETTINGS = {"application_name": "tallystick-checks", "timezone": "UTC", "statement_timeout": "5s"}
 
 # The one connection of the feed, which tells other processes what was committed here and listens to them. It is idle
 # for as long as nobody writes, and what it tells is a hint that needs no disk.
@@ -121,7 +123,7 @@ class WriteConnections:
 
 
 class Database:
-    """The service's engines: `sessions` for reads, `writes` for the writer, `signals` for the feed."""
+    """The service's engines: `sessions` for reads, `writes` for the writer, `signals` for the feed, `checks`."""
 
     def __init__(self, settings: Settings) -> None:
         url = make_url(settings.database_url)
@@ -164,6 +166,21 @@ class Database:
             pool_timeout=settings.pool_timeout_s,
             connect_args={"server_settings": SIGNAL_SETTINGS, "timeout": settings.database_timeout_s},
         )
+        # Apart from the reads, so that a process whose reads all wait is not taken for one without a database.
+        self.checks = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=settings.pool_timeout_s,
+            pool_recycle=1800,
+            connect_args={
+                "server_settings": CHECK_SETTINGS,
+                "timeout": settings.database_timeout_s,
+                "command_timeout": settings.database_timeout_s,
+            },
+        )
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
         self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
         self.signals = WriteConnections(self._signals, timeout_s=settings.database_timeout_s)
@@ -172,3 +189,4 @@ class Database:
         await self._reads.dispose()
         await self._writes.dispose()
         await self._signals.dispose()
+        await self.checks.dispose()

@@ -14,6 +14,7 @@ from app.ledger.feed import Feed
 from app.ledger.refusals import OutcomeUnknown, Overloaded, StorageUnavailable
 from app.ledger.values import Command, Event
 from app.ledger.writer import LedgerWriter, Receipt, Submission
+from app.load import Load
 from generated import models
 
 # A second read finds what the first one had expired; more are needed only if clocks differ between processes.
@@ -34,6 +35,10 @@ async def get_sessions(request: Request) -> async_sessionmaker[AsyncSession]:
 
 async def get_feed(request: Request) -> Feed:
     return request.app.state.feed
+
+
+async def get_load(request: Request) -> Load:
+    return request.app.state.load
 
 
 class PresentReads:
@@ -105,6 +110,7 @@ async def get_key_digest(
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(get_sessions)]
 FeedOfProcess = Annotated[Feed, Depends(get_feed)]
+LoadOfProcess = Annotated[Load, Depends(get_load)]
 Present = Annotated[PresentReads, Depends(get_present)]
 Submit = Annotated[Submitter, Depends(get_submitter)]
 KeyDigest = Annotated[bytes, Depends(get_key_digest)]

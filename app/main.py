@@ -28,8 +28,10 @@ from app.errors import configure_error_reports
 from app.ledger.expiry import Sweeper
 from app.ledger.feed import Feed
 from app.ledger.writer import LedgerWriter
+from app.load import Load
 from app.logs import configure_logging
 from app.middleware import RequestMiddleware
+from app.readiness import Readiness
 from app.server import STOPPING
 from app.settings import Settings
 
@@ -38,6 +40,19 @@ log = structlog.get_logger()
 
 def system_clock() -> datetime:
     return datetime.now(UTC)
+
+
+class Stop:
+    """What a stop means to the parts of the application; the server says when (app/server.py)."""
+
+    def __init__(self, readiness: Readiness, feed: Feed, writer: LedgerWriter) -> None:
+        self._readiness = readiness
+        self.release = feed.release
+        self.close = feed.stop
+        self.give_up = writer.give_up
+
+    def announce(self) -> None:
+        self._readiness.stopping = True
 
 
 def create_app(settings: Settings | None = None, clock: Callable[[], datetime] = system_clock) -> FastAPI:
@@ -53,13 +68,13 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         app.state.writer = LedgerWriter(
             app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell
         )
+        app.state.readiness = Readiness(app.state.database, allow_unsafe=settings.allow_unsafe_database)
         sweeper = Sweeper(app.state.database, app.state.writer, clock)
         app.state.feed.start()
         sweeper.start()
         if not settings.actors():
             log.warning("no_api_key", detail="Serving without authentication, for development only.")
-        # The server calls it before it waits for the requests in flight (app/server.py).
-        yield {STOPPING: app.state.feed.stop}
+        yield {STOPPING: Stop(app.state.readiness, app.state.feed, app.state.writer)}
         await sweeper.close()
         await app.state.writer.drain()
         await app.state.feed.close()
@@ -77,7 +92,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.settings = settings
     app.state.clock = clock
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
-    app.add_middleware(RequestMiddleware)
+    app.state.load = Load(requests_max=settings.requests_max, body_bytes_max=settings.body_memory_mib << 20)
+    app.add_middleware(RequestMiddleware, load=app.state.load)
     add_problem_handlers(app)
     for resource in (transactions, holds, accounts, balances, ledgers, periods, events, verification, health, docs):
         # As they are: a router that is included is matched by way of a copy, which costs every request.

@@ -1,5 +1,6 @@
 """Around every request: its id, its one line in the log, and an answer whatever happens."""
 
+import asyncio
 import re
 import secrets
 import time
@@ -10,7 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_response
-from app.ledger.refusals import InternalError
+from app.ledger.refusals import InternalError, OutcomeUnknown, Overloaded, Refusal
+from app.load import Load
 
 log = structlog.get_logger()
 
@@ -20,8 +22,9 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestMiddleware:
     """Gives each request its id, on the answer and on every log line, and turns what nobody foresaw into a 500."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, load: Load) -> None:
         self._app = app
+        self._load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,17 +41,26 @@ class RequestMiddleware:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
+        async def refuse(refusal: Refusal) -> None:
+            if not status:
+                scope["refusal"] = refusal.code
+                await problem_response(refusal, request_id)(scope, receive, send_named)
+
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_named)
+                with self._load.carrying(scope):
+                    await self._app(scope, receive, send_named)
             except ClientDisconnect:
                 pass
+            except Overloaded as refusal:  # whatever was refused further in has been answered there
+                await refuse(refusal)
+            except asyncio.CancelledError:
+                # The process stops, and its time is over. A read changed nothing; of a write its key will tell.
+                await refuse(Overloaded() if scope["method"] == "GET" else OutcomeUnknown())
             except Exception as error:
                 log.exception("internal_error")
                 sentry_sdk.capture_exception(error)
-                if not status:
-                    scope["refusal"] = InternalError.code
-                    await problem_response(InternalError(), request_id)(scope, receive, send_named)
+                await refuse(InternalError())
             finally:
                 # A client that went away before its answer has status 0.
                 log.info(

@@ -1,40 +1,104 @@
-"""The HTTP server: uvicorn, with what it leaves open at its head closed."""
+"""The HTTP server: uvicorn, with what it leaves open closed: slow heads, silent connections, and the stop."""
 
 import asyncio
+import resource
+import secrets
+import time
+from types import FrameType
 from typing import Any
+from typing import Protocol as Shape
 
+import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
+from app.api.problems import problem_response
+from app.ledger.refusals import Overloaded
 from app.settings import Settings
+
+log = structlog.get_logger()
 
 HEAD_BYTES_MAX = 64 * 1024
 HEAD_SECONDS_MAX = 10
-# The name in the lifespan's state of what the application wants called when the server begins to stop.
+# What may still arrive of a request that was answered before it had arrived whole: a refused body, mostly.
+REST_BYTES_MAX = 4 * 1024 * 1024
+# How long a second signal leaves to what is in flight.
+QUICK_SECONDS = 3.0
+# How much of the time to stop is kept for saying so to those who cannot be answered, and for closing.
+LAST_SECONDS = 2.0
+LOOK_SECONDS = 0.02
+# Files and connections of the database, beside those of the clients.
+DESCRIPTORS_BESIDE = 128
+# The name in the lifespan's state of what the application does when the server stops.
 STOPPING = "stopping"
 
 
-class Protocol(HttpToolsProtocol):
-    """Bounds the head of a request in size and time, and keeps trailers out of it."""
+class Stopping(Shape):
+    """What an application has the server tell it of a stop, in this order."""
 
+    def announce(self) -> None:
+        """Say that it is not ready. Called from a signal handler, so it does nothing but that."""
+
+    def release(self) -> None:
+        """Answer those who only wait for something to happen."""
+
+    def close(self) -> None:
+        """Answer those who have come to wait since, and let nobody wait any more."""
+
+    def give_up(self) -> None:
+        """Answer everybody else: the time is over."""
+
+
+class State(ServerState):
+    """What the connections of a server share."""
+
+    def __init__(self, connections_max: int) -> None:
+        super().__init__()
+        self.connections_max = connections_max
+        # Those with no request in hand, the one that has been so for longest first.
+        self.silent: dict[Connection, None] = {}
+        self.stopping = False
+
+
+class Connection(HttpToolsProtocol):
+    """Bounds the head of a request in size and time, keeps trailers out of it, and counts with the others."""
+
+    server_state: State
     _waiting: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _closing: asyncio.TimerHandle | None = None
+    _arrived = 0
+    _is_rest = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.server_state.connections_max and not self._make_room():
+            transport.write(full_house())
+            transport.close()
+            return
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._closing is not None:
+            self._closing.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         # As long as we wait for the end of a head, all that arrived belongs to it.
         if self._waiting is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self._arrived += len(data)
+            if self._is_rest and self._arrived > REST_BYTES_MAX:
+                self.transport.close()
+            elif not self._is_rest and self._arrived > HEAD_BYTES_MAX:
                 self.send_400_response("The head of the request is too long.")
+        elif self._is_answered() and self.timeout_keep_alive_task is None:
+            # The rest of a body that nobody wants, or line feeds before the next request: neither may go on for ever.
+            self._wait_for_head()
+            self._is_rest = True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -45,34 +109,182 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         # What follows are trailers, which must not pass for headers: the request keeps the list that it has.
         self.headers = []
+        if self.server_state.stopping:
+            # Whoever comes again opens a new connection, which the proxy leads to another process.
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._is_rest:
+            self._stop_waiting()
+            self._be_idle()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            # A client that does not read its answer would keep it, and the connection, for ever.
+            self._closing = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+        elif self._is_answered():
+            self.server_state.silent[self] = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
-        # The server calls this for every connection before it waits for the requests in flight: who waits for an
-        # event has to be answered now, or the stop would wait for them too. A lifespan ends only after that.
-        stopping = self.app_state.get(STOPPING)
-        if stopping is not None:
-            stopping()
+        if self._waiting is not None and self._arrived and not self._is_rest:
+            return  # a head is on its way: it is answered, and then the connection ends
         super().shutdown()
 
+    def _is_answered(self) -> bool:
+        return self.cycle is not None and self.cycle.response_complete and not self.pipeline
+
+    def _be_idle(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.server_state.silent[self] = None
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been silent for longest; False if all have a request in hand."""
+        silent = next(iter(self.server_state.silent), None)
+        if silent is None:
+            return False
+        del self.server_state.silent[silent]
+        silent.transport.abort()
+        return True
+
     def _wait_for_head(self) -> None:
-        self._head_bytes = 0
+        self._arrived = 0
+        self._is_rest = False
+        self.server_state.silent.setdefault(self)
         if self._waiting is None:
             self._waiting = self.loop.call_later(HEAD_SECONDS_MAX, self.transport.close)
 
     def _stop_waiting(self) -> None:
+        self._is_rest = False
+        self.server_state.silent.pop(self, None)
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
 
 
-def configure_server(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
+class Server(uvicorn.Server):
+    """Stops in steps, so that nobody who is in front of it, or in it, notices.
+
+    The first signal: readiness falls, and who waits for an event is answered; for the drain time everything else goes
+    on, so that a proxy can take the process out. Then the listener closes, and what was accepted is answered. What
+    cannot be in time is answered with what is known of it. A second signal skips the drain, and leaves a few seconds.
+    """
+
+    config: "Config"
+    server_state: State
+
+    def __init__(self, config: "Config") -> None:
+        super().__init__(config)
+        self.server_state = State(config.settings.connections_max)
+        self._drained = self._deadline = float("inf")
+        self._released = False
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        self.server_state.connections_max = _get_descriptors(self.config.settings.connections_max)
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._captured_signals.append(sig)
+        now = time.monotonic()
+        if not self.started:
+            self.should_exit = True
+        elif not self.server_state.stopping:
+            self.server_state.stopping = True
+            self._tell("announce")
+            self._drained = now + self.config.settings.drain_s
+            self._deadline = now + self.config.settings.shutdown_timeout_s
+        else:
+            self.should_exit = True
+            self._deadline = min(self._deadline, now + QUICK_SECONDS)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.server_state.stopping and not self._released:
+            self._released = True
+            log.info("stopping", drain_s=self.config.settings.drain_s, connections=len(self.server_state.connections))
+            self._tell("release")
+        return await super().on_tick(counter) or time.monotonic() >= self._drained
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        self.server_state.stopping = True
+        self._tell("announce")
+        self._deadline = min(self._deadline, time.monotonic() + self.config.settings.shutdown_timeout_s)
+        for listener in [*self.servers, *(sockets or [])]:
+            listener.close()
+        self._tell("close")
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._settle(LAST_SECONDS)
+        if self.server_state.tasks:
+            log.warning("stop_out_of_time", requests=len(self.server_state.tasks))
+            self._tell("give_up")
+            await self._settle(LAST_SECONDS * 0.75)
+            for task in list(self.server_state.tasks):
+                task.cancel()
+            await self._settle(LAST_SECONDS / 2)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        try:
+            async with asyncio.timeout(max(self._deadline - time.monotonic(), LAST_SECONDS / 4)):
+                await self.lifespan.shutdown()
+        except TimeoutError:
+            log.warning("stop_cut_short")
+        log.info("stopped")
+
+    async def _settle(self, seconds_left: float) -> None:
+        """Wait until everything is answered, or until so little time is left."""
+        while self.server_state.connections or self.server_state.tasks:
+            if self._deadline - time.monotonic() <= seconds_left:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _tell(self, what: str) -> None:
+        stopping = self.lifespan.state.get(STOPPING)
+        if stopping is not None:
+            getattr(stopping, what)()
+
+
+class Config(uvicorn.Config):
+    settings: Settings
+
+
+def configure_server(app: Any, settings: Settings, **options: Any) -> Config:
     """How every server of ours runs the app."""
-    return uvicorn.Config(
+    config = Config(
         app,
-        http=Protocol,
+        http=Connection,
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        timeout_keep_alive=settings.keep_alive_s,
         **options,
     )
+    config.settings = settings
+    return config
+
+
+def full_house() -> bytes:
+    """The answer to a connection for which there is no room."""
+    request_id = secrets.token_hex(16)
+    said = problem_response(Overloaded(), request_id, headers={"X-Request-Id": request_id, "Connection": "close"})
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in said.raw_headers)
+    return b"HTTP/1.1 503 Service Unavailable\r\n" + head + b"\r\n" + bytes(said.body)
+
+
+def _get_descriptors(connections_max: int) -> int:
+    """Let this process open as many files as it may need; how many connections there is room for."""
+    wanted = connections_max + DESCRIPTORS_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < wanted:
+        log.warning("few_descriptors", open_files_max=soft, connections_max=soft - DESCRIPTORS_BESIDE)
+    return min(connections_max, soft - DESCRIPTORS_BESIDE)

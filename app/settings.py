@@ -63,8 +63,18 @@ class Settings(DatabaseSettings):
     environment: str = Field("production", description="What error reports call this deployment.")
     host: str = Field("127.0.0.1", description="The address that `python -m app` listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="The port that `python -m app` listens on.")
-    shutdown_timeout_s: Annotated[int, Field(ge=1, le=600)] = Field(
-        20, description="How long a stop waits for requests in flight, in seconds."
+    drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
+        5.0,
+        description="How long a process that was told to stop still takes new requests, while readiness has fallen, "
+        "in seconds: longer than it takes the proxy in front to notice.",
+    )
+    shutdown_timeout_s: Annotated[float, Field(ge=1, le=600)] = Field(
+        20.0, description="How long a stop takes at most, from the signal to the exit, in seconds."
+    )
+    allow_unsafe_database: bool = Field(
+        False,
+        description="Be ready although `fsync` or `synchronous_commit` is off in Postgres, which may then lose what it "
+        "has confirmed: for tests only.",
     )
     read_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Connections for reads.")
     write_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Connections for the writer.")
@@ -85,6 +95,24 @@ class Settings(DatabaseSettings):
     body_timeout_s: Annotated[float, Field(gt=0, le=120)] = Field(
         10.0, description="How long the body of a request may take to arrive, in seconds."
     )
+    body_memory_mib: Annotated[int, Field(ge=4, le=4096)] = Field(
+        32, description="How much the bodies of all requests in hand may take, in MiB, before more are `overloaded`."
+    )
+    requests_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1000,
+        description="How many requests a process works on at once before more are `overloaded`; those that wait for an "
+        "event, or for their body, do not count.",
+    )
+    connections_max: Annotated[int, Field(ge=10, le=100_000)] = Field(
+        4000,
+        description="How many connections a process holds open; the one that was silent for longest makes room for a "
+        "new one.",
+    )
+    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(
+        75,
+        description="How long a connection may be idle between requests, in seconds: longer than the proxy in front "
+        "keeps it.",
+    )
     feed_waiters_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1000, description="How many requests of a process may wait for events at once before more are `overloaded`."
     )
@@ -93,6 +121,12 @@ class Settings(DatabaseSettings):
     def _have_keys(self) -> Settings:
         if not self.actors() and not self.development:
             raise ValueError("API_KEY is not set; set it, or DEVELOPMENT=true to serve without authentication")
+        return self
+
+    @model_validator(mode="after")
+    def _leave_time_to_stop(self) -> Settings:
+        if self.drain_s >= self.shutdown_timeout_s:
+            raise ValueError("DRAIN_S has to be less than SHUTDOWN_TIMEOUT_S, which includes it")
         return self
 
     def actors(self) -> dict[str, str]:

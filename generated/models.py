@@ -149,6 +149,20 @@ class Health(BaseModel):
     """
 
 
+class Readiness(BaseModel):
+    status: StrictStr
+    """
+    Always `ok`; trouble is answered as a problem.
+    """
+    warnings: list[StrictStr]
+    """
+    What an operator should know, though it does not keep the service from working. `fsync_off` and
+    `synchronous_commit_off`, where the setting `ALLOW_UNSAFE_DATABASE` admits them: what was confirmed may be
+    lost in a power cut. More may come.
+
+    """
+
+
 class CreateLedgerRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -769,7 +783,7 @@ type MalformedRequestResponseXRequestIdHeader = Annotated[StrictStr, Field(patte
 type UnauthenticatedResponseWWWAuthenticateHeader = StrictStr
 
 
-type ReadUnavailableResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
+type NotReadyResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
 
 
 type IdempotencyReplayedHeader = Literal["true"]
@@ -883,3 +897,7 @@ class Problem(BaseModel):
     Which transaction of a batch was refused, from 0.
     """
     problem: ItemProblem | MISSING = MISSING
+    reason: StrictStr | MISSING = MISSING
+    """
+    Why the process is not ready.
+    """

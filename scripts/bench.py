@@ -20,14 +20,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import uvicorn
 import uvloop
 from alembic import command
 from alembic.config import Config
 
 from app.ledger.writer import LedgerWriter, Receipt, Recorded, Submission
 from app.main import create_app
-from app.server import configure_server
+from app.server import Server, configure_server
 from app.settings import Settings
 from scripts.postgres import Postgres
 
@@ -71,7 +70,7 @@ def serve(writer: str, port: int) -> None:
 
     main.LedgerWriter = WRITERS[writer]  # type: ignore[misc]
     settings = Settings()
-    uvicorn.Server(configure_server(create_app(settings), settings, port=port)).run()
+    Server(configure_server(create_app(settings), settings, port=port)).run()
 
 
 async def post_all(url: str, ledger: str, hot: bool, connections: int, seconds: float) -> Round:

@@ -59,6 +59,7 @@ def main() -> None:
                 postgres = stack.enter_context(Postgres(arguments.data))
                 postgres.create_database(DATABASE)
                 os.environ["DATABASE_URL"] = postgres.url(DATABASE)
+            os.environ.setdefault("DRAIN_S", "0")  # no proxy is in front of it, and who pressed Ctrl-C waits
             settings = _read_settings()
             _migrate()
             _serve(settings, listener, READY.format(url=_url(listener), key_note=key_note, key=key))
@@ -146,18 +147,16 @@ def _migrate() -> None:
 
 
 def _serve(settings: Settings, listener: socket.socket, ready: str) -> None:
-    import uvicorn
+    from app.server import Server, configure_server
 
-    from app.server import configure_server
-
-    class Server(uvicorn.Server):
+    class Announcing(Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 # Not a log line: whoever reads the logs has no use for the key.
                 print(ready, file=sys.stderr, flush=True)
 
-    Server(configure_server("app.main:app", settings)).run(sockets=[listener])
+    Announcing(configure_server("app.main:app", settings)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

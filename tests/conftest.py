@@ -19,12 +19,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from alembic import command
 from alembic.config import Config
 
 from app.main import create_app
-from app.server import configure_server
+from app.server import Server, configure_server
 from app.settings import Settings
 from scripts.postgres import Postgres
 from tests.conformance import check_answer
@@ -139,6 +138,7 @@ def two_processes(database: str, tmp_path: Path) -> Iterator[Processes]:
 def settings_for(database: str, **changes: object) -> Settings:
     api_key = f"{KEY},second:{SECOND_KEY}"
     values = {"database_url": database, "api_key": api_key, "log_level": "WARNING", "body_timeout_s": 2.0}
+    values |= {"drain_s": 0, "allow_unsafe_database": True}  # the throwaway server has fsync off
     return Settings(_env_file=None, **(values | changes))
 
 
@@ -147,7 +147,7 @@ def serve(database: str, **changes: object) -> Iterator[Service]:
     """The service in a thread, on a clock of its own, until the block ends."""
     service = Service("", database)
     settings = settings_for(database, shutdown_timeout_s=5, **changes)
-    server = uvicorn.Server(configure_server(create_app(settings, service.clock), settings, port=0))
+    server = Server(configure_server(create_app(settings, service.clock), settings, port=0))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     wait_until(lambda: server.started)
@@ -170,6 +170,7 @@ def start_processes(database: str, count: int, folder: Path, **environment: str)
             port = free_port()
             log = folder / f"process-{number}.log"
             variables = {"DATABASE_URL": database, "API_KEY": KEY, "PORT": str(port), "LOG_LEVEL": "WARNING"}
+            variables |= {"DRAIN_S": "0", "ALLOW_UNSAFE_DATABASE": "true"}  # the throwaway server has fsync off
             with log.open("wb") as output:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "app"], cwd=ROOT, env=clean | variables | environment,

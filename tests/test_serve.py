@@ -85,6 +85,7 @@ def test_uvicorn_serves_the_application_by_its_name(tmp_path, database):
     """`uvicorn app.main:app`, as anyone would try it first."""
     log = tmp_path / "log"
     environment = os.environ | {"DATABASE_URL": database, "API_KEY": "a-secret-of-the-tests", "LOG_FORMAT": "json"}
+    environment["ALLOW_UNSAFE_DATABASE"] = "true"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"],

@@ -27,6 +27,7 @@ from app.ledger.refusals import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from app.load import Load
 
 if TYPE_CHECKING:
     from app.api.contract import Operation
@@ -121,13 +122,16 @@ async def read_body(request: Request, headers: dict[bytes, bytes], operation: Op
         raise ContentTooLarge()
     chunks: list[bytes] = []
     size = 0
+    load: Load = request.app.state.load
     try:
-        async with asyncio.timeout(request.app.state.settings.body_timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > operation.body_bytes_max:
-                    raise ContentTooLarge()
-                chunks.append(chunk)
+        with load.aside():
+            async with asyncio.timeout(request.app.state.settings.body_timeout_s):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > operation.body_bytes_max:
+                        raise ContentTooLarge()
+                    load.keep(request.scope, len(chunk))
+                    chunks.append(chunk)
     except TimeoutError:
         raise RequestTimeout() from None
     return b"".join(chunks)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 
 from app.api.contract import ContractRoute
-from app.deps import FeedOfProcess, Sessions
+from app.deps import FeedOfProcess, LoadOfProcess, Sessions
 from app.ledger import queries
 from generated import models
 
@@ -21,6 +21,7 @@ async def list_events(
     ledger: models.LedgerName,
     sessions: Sessions,
     feed: FeedOfProcess,
+    load: LoadOfProcess,
     request: Request,
     after_sequence: Annotated[models.AfterSequenceParameter, Query()] = 0,
     limit: Annotated[models.LimitParameter, Query()] = 100,
@@ -31,7 +32,8 @@ async def list_events(
     if page.items or not wait_seconds:
         return page
     following = feed.list_next_events(ledger, after=after_sequence, limit=limit, wait_s=wait_seconds)
-    return await _unless_gone(request, following)
+    with load.aside():
+        return await _unless_gone(request, following)
 
 
 async def _unless_gone[Answer](request: Request, answer: Coroutine[Any, Any, Answer]) -> Answer:

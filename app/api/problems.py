@@ -60,6 +60,7 @@ STATUS: dict[type[Refusal], int] = {
     refusals.InternalError: 500,
     refusals.Overloaded: 503,
     refusals.StorageUnavailable: 503,
+    refusals.NotReady: 503,
     refusals.OutcomeUnknown: 503,
 }
 RETRY_AFTER_S = 1

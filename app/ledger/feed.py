@@ -38,6 +38,7 @@ class Waiter:
 
     after: int
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    released: bool = False
 
 
 class Feed:
@@ -59,12 +60,17 @@ class Feed:
         for each in (self._keep_signalling, self._keep_looking):
             self._tasks.append(asyncio.create_task(each(), context=Context()))
 
+    def release(self) -> None:
+        """Answer everybody who waits now; who comes after may wait again."""
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.released = True
+                waiter.news.set()
+
     def stop(self) -> None:
         """Answer everybody who waits, and let nobody wait any more."""
         self._stopping = True
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                waiter.news.set()
+        self.release()
 
     async def close(self) -> None:
         self.stop()
@@ -89,12 +95,15 @@ class Feed:
         with self._watch(ledger_id, after) as waiter:
             # Read only under watch: what came before it had nobody to wake.
             page = await self._read(ledger, after, limit)
-            while not page.items and not self._stopping and not await _is_late(deadline, waiter.news):
-                if self._stopping:
+            while not page.items and not self._lets_go(waiter) and not await _is_late(deadline, waiter.news):
+                if self._lets_go(waiter):
                     break
                 waiter.news.clear()
                 page = await self._read(ledger, after, limit)
             return page
+
+    def _lets_go(self, waiter: Waiter) -> bool:
+        return self._stopping or waiter.released
 
     async def _read(self, ledger: str, after: int, limit: int) -> queries.LogPage:
         async with self._sessions() as session:

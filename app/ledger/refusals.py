@@ -18,7 +18,7 @@
     │   ├── AmountOverflow, InsufficientFunds, MaximumExceeded
     │   └── BatchRefused
     └── ServiceFailed           the service could not answer
-        └── Overloaded, StorageUnavailable, OutcomeUnknown, InternalError
+        └── Overloaded, StorageUnavailable, NotReady, OutcomeUnknown, InternalError
 
 A docstring says what the code means and what a client should do; it is served as the code's page.
 Fields hold only values that passed validation: paths of accounts, amounts, and pointers into the contract's own
@@ -451,6 +451,17 @@ class StorageUnavailable(ServiceFailed):
 
     code = "storage_unavailable"
     title = "The database cannot be reached"
+
+
+@dataclass(eq=False)
+class NotReady(ServiceFailed):
+    """The process should be sent no requests now, and `reason` says why. `stopping`: it was told to stop, and still
+    answers what reaches it. `schema_behind`: the migrations of its version have not run. `fsync_off`,
+    `synchronous_commit_off`: Postgres may forget what it confirmed, so no ledger should be kept there."""
+
+    code = "not_ready"
+    title = "The process is not ready"
+    reason: str
 
 
 @dataclass(eq=False)

@@ -128,6 +128,8 @@ class Queue:
     batches: deque[Submission] = field(default_factory=deque)
     weight: int = 0
     task: asyncio.Task[None] | None = None
+    # The batch that is under way, or the last one that was.
+    taken: Sequence[Submission] = ()
     # Whether the batch before was a caller's: then the single ones that wait meanwhile go first.
     after_batch: bool = False
 
@@ -150,6 +152,14 @@ class Queue:
         line.remove(submission)
         self.weight -= submission.command.weight
         return True
+
+    def withdraw_all(self) -> list[Submission]:
+        """Take back all that no batch has taken yet."""
+        withdrawn = [*self.singles, *self.batches]
+        self.singles.clear()
+        self.batches.clear()
+        self.weight = 0
+        return withdrawn
 
     def take(self) -> list[Submission]:
         """All single commands that wait, within the bounds of a batch; or one caller's batch, which travels by
@@ -189,6 +199,7 @@ class LedgerWriter:
         self._deadline_s = deadline_s
         self._queues: dict[int, Queue] = {}
         self._batches = itertools.count(1)
+        self._given_up = False
 
     async def submit(self, ledger: str, submission: Submission) -> Receipt:
         """Have one submission decided, recorded and committed in the ledger of this name; return after the commit.
@@ -208,9 +219,22 @@ class LedgerWriter:
         await self._enqueue(ledger_id, Submission(ExpireHolds(), b"", b"", SYSTEM, "-"))
 
     async def drain(self) -> None:
-        """Wait until everything that was submitted is answered."""
-        while tasks := [queue.task for queue in self._queues.values() if queue.task]:
+        """Wait until everything that was submitted is answered; once given up, for nothing any more."""
+        while tasks := [queue.task for queue in self._queues.values() if queue.task and not queue.task.done()]:
+            if self._given_up:
+                for task in tasks:
+                    task.cancel()
             await asyncio.wait(tasks)
+
+    def give_up(self) -> None:
+        """Answer everybody who waits with what is known: nothing was done of what no batch has taken; of what one has
+        taken, its key will tell."""
+        self._given_up = True
+        for queue in self._queues.values():
+            for submission in queue.withdraw_all():
+                _answer(submission, Overloaded())
+            for submission in queue.taken:
+                _answer(submission, OutcomeUnknown())
 
     async def _submit(self, ledger: str, submission: Submission) -> Receipt | Recorded:
         creating = isinstance(submission.command, CreateLedger)
@@ -221,7 +245,7 @@ class LedgerWriter:
         queue = self._queues.get(ledger_id)
         if queue is None:
             queue = self._queues[ledger_id] = Queue(ledger_id)
-        if queue.weight + submission.command.weight > QUEUE_WEIGHT_MAX:
+        if self._given_up or queue.weight + submission.command.weight > QUEUE_WEIGHT_MAX:
             raise Overloaded()
         submission.answer = asyncio.get_running_loop().create_future()
         queue.put(submission)
@@ -240,6 +264,7 @@ class LedgerWriter:
             batch = [submission for submission in queue.take() if not submission.answer.done()]
             if not batch:
                 continue
+            queue.taken = batch
             try:
                 await self._settle(queue.ledger_id, batch)
             except Exception as error:
