@@ -16,6 +16,7 @@ from app.api import (
     health,
     holds,
     ledgers,
+    metrics,
     periods,
     transactions,
     verification,
@@ -23,12 +24,14 @@ from app.api import (
 from app.api.contract import CONTRACT
 from app.api.keys import ApiKeys
 from app.api.problems import add_problem_handlers
+from app.counts import RequestCounts, VerificationCounts
 from app.db import Database
 from app.errors import configure_error_reports
 from app.ledger.expiry import Sweeper
 from app.ledger.feed import Feed
 from app.ledger.writer import LedgerWriter
 from app.logs import configure_logging
+from app.metrics import ServiceCollector, make_registry
 from app.middleware import RequestMiddleware
 from app.server import STOPPING
 from app.settings import Settings
@@ -53,6 +56,12 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         app.state.writer = LedgerWriter(
             app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell
         )
+        app.state.registry = make_registry(
+            ServiceCollector(
+                CONTRACT.document["info"]["version"], app.state.requests, app.state.verifications, app.state.writer,
+                app.state.feed, app.state.database,
+            )
+        )  # fmt: skip
         sweeper = Sweeper(app.state.database, app.state.writer, clock)
         app.state.feed.start()
         sweeper.start()
@@ -77,9 +86,15 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.settings = settings
     app.state.clock = clock
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
-    app.add_middleware(RequestMiddleware)
+    app.state.requests = RequestCounts()
+    app.state.verifications = VerificationCounts()
+    app.state.open_operations = frozenset({"getMetrics"} if settings.metrics == "open" else ())
+    app.add_middleware(RequestMiddleware, counts=app.state.requests)
     add_problem_handlers(app)
-    for resource in (transactions, holds, accounts, balances, ledgers, periods, events, verification, health, docs):
+    resources = [transactions, holds, accounts, balances, ledgers, periods, events, verification, health]
+    resources += [metrics] if settings.metrics != "closed" else []
+    resources += [docs] if settings.docs != "closed" else []
+    for resource in resources:
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app

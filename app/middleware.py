@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_response
+from app.counts import RequestCounts
 from app.ledger.refusals import InternalError
 
 log = structlog.get_logger()
@@ -20,8 +21,9 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestMiddleware:
     """Gives each request its id, on the answer and on every log line, and turns what nobody foresaw into a 500."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, counts: RequestCounts) -> None:
         self._app = app
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,14 +53,17 @@ class RequestMiddleware:
                     await problem_response(InternalError(), request_id)(scope, receive, send_named)
             finally:
                 # A client that went away before its answer has status 0.
+                operation, code = scope.get("operation_id", "-"), scope.get("refusal", "-")
+                seconds = time.perf_counter() - started
+                self._counts.add(operation, status, code, seconds)
                 log.info(
                     "request",
                     method=scope["method"] if scope["method"].isalpha() else "-",
                     route=getattr(scope.get("route"), "path", "-"),
-                    operation=scope.get("operation_id", "-"),
+                    operation=operation,
                     status=status,
-                    code=scope.get("refusal", "-"),
-                    duration_ms=round((time.perf_counter() - started) * 1000, 2),
+                    code=code,
+                    duration_ms=round(seconds * 1000, 2),
                     ledger=scope.get("ledger", "-"),
                     actor=scope.get("caller", "-"),
                 )
