@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import nlargest
-from time import monotonic
+from time import monotonic, perf_counter
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SUBMISSIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_000)
@@ -60,6 +60,8 @@ class BatchWork:
     """What one batch took, over all its tries."""
 
     number: int
+    began: float = field(default_factory=perf_counter)
+    elapsed: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     # The kinds of the events that were sent last, and how many entries with them: counted once they are committed.
     written: list[str] = field(default_factory=list)
@@ -98,6 +100,7 @@ class WriterCounts:
         work.written, work.entries_written = [], 0
 
     def end(self, work: BatchWork, submissions: int) -> None:
+        work.elapsed = perf_counter() - work.began
         self.outcomes[work.outcome] += 1
         self.submissions.add(submissions)
         self.entries.add(work.entries)

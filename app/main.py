@@ -1,9 +1,11 @@
 """The application: its parts put together, its routes mounted."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
@@ -36,6 +38,9 @@ from app.middleware import RequestMiddleware
 from app.server import STOPPING
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.traces import Traces
+
 log = structlog.get_logger()
 
 
@@ -48,13 +53,18 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     settings = settings or Settings()
     configure_logging(settings)
     configure_error_reports(settings)
+    traces = make_traces(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.database = Database(settings)
         app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
         app.state.writer = LedgerWriter(
-            app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell
+            app.state.database,
+            clock,
+            deadline_s=settings.write_deadline_s,
+            tell=app.state.feed.tell,
+            trace=traces.batch if traces else None,
         )
         app.state.registry = make_registry(
             ServiceCollector(
@@ -73,6 +83,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         await app.state.writer.drain()
         await app.state.feed.close()
         await app.state.database.close()
+        if traces:
+            await traces.close()
 
     app = FastAPI(
         title=CONTRACT.document["info"]["title"],
@@ -89,7 +101,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.requests = RequestCounts()
     app.state.verifications = VerificationCounts()
     app.state.open_operations = frozenset({"getMetrics"} if settings.metrics == "open" else ())
-    app.add_middleware(RequestMiddleware, counts=app.state.requests)
+    app.add_middleware(RequestMiddleware, counts=app.state.requests, traces=traces)
     add_problem_handlers(app)
     resources = [transactions, holds, accounts, balances, ledgers, periods, events, verification, health]
     resources += [metrics] if settings.metrics != "closed" else []
@@ -98,6 +110,17 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app
+
+
+def make_traces(settings: Settings) -> Traces | None:
+    """The service's traces, if they have somewhere to go. Raises ValueError if what makes them is not installed."""
+    if settings.traces_endpoint is None:
+        return None
+    try:
+        from app.traces import Traces
+    except ModuleNotFoundError as error:
+        raise ValueError("TRACES_ENDPOINT is set, but the group `traces` is not installed") from error
+    return Traces(settings, version=CONTRACT.document["info"]["version"])
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -202,5 +202,5 @@ def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
     found, count = [], 0
     for bound, here in zip((*distribution.bounds, "+Inf"), distribution.counts, strict=True):
         count += here
-        found.append((str(bound), count))
+        found.append((bound if bound == "+Inf" else str(float(bound)), count))
     return found

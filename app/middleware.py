@@ -1,8 +1,11 @@
 """Around every request: its id, its one line in the log, and an answer whatever happens."""
 
+from __future__ import annotations
+
 import re
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 import sentry_sdk
 import structlog
@@ -13,17 +16,29 @@ from app.api.problems import problem_response
 from app.counts import RequestCounts
 from app.ledger.refusals import InternalError
 
+if TYPE_CHECKING:
+    from app.traces import Traces
+
 log = structlog.get_logger()
 
+# On every answer. Whoever answers otherwise says so: the pages for people have a policy of their own, and may be kept.
+GUARDS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestMiddleware:
     """Gives each request its id, on the answer and on every log line, and turns what nobody foresaw into a 500."""
 
-    def __init__(self, app: ASGIApp, *, counts: RequestCounts) -> None:
+    def __init__(self, app: ASGIApp, *, counts: RequestCounts, traces: Traces | None) -> None:
         self._app = app
         self._counts = counts
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,15 +47,25 @@ class RequestMiddleware:
         started = time.perf_counter()
         request_id = scope["request_id"] = _request_id(scope)
         status = 0
+        about = {"request_id": request_id}
+        named = [(b"x-request-id", request_id.encode())]
+        span = self._traces.begin(scope) if self._traces else None
+        if span is not None:
+            context = span.get_span_context()
+            about["trace_id"] = f"{context.trace_id:032x}"
+            # So that the caller finds what became of its request, also where it was not the one to begin the trace.
+            named.append((b"traceparent", self._traces.name(span)))
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                said = [*message["headers"], *named]
+                names = {name for name, _ in said}
+                message["headers"] = [*said, *(guard for guard in GUARDS if guard[0] not in names)]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(**about):
             try:
                 await self._app(scope, receive, send_named)
             except ClientDisconnect:
@@ -56,6 +81,8 @@ class RequestMiddleware:
                 operation, code = scope.get("operation_id", "-"), scope.get("refusal", "-")
                 seconds = time.perf_counter() - started
                 self._counts.add(operation, status, code, seconds)
+                if span is not None:
+                    self._traces.end(span, scope, status=status)
                 log.info(
                     "request",
                     method=scope["method"] if scope["method"].isalpha() else "-",
