@@ -6,7 +6,7 @@ is kept here, but for the ledgers that the feed's consumers asked about, which a
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import nlargest
 from time import monotonic, perf_counter
@@ -40,7 +40,8 @@ class Distribution:
 class RequestCounts:
     """What was asked, by operation of the contract, and what became of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations: Iterable[str]) -> None:
+        self.operations = tuple(operations)
         # By operation, status and code of the refusal. All three are words of the contract: their number is bounded.
         self.answers: dict[tuple[str, int, str], int] = {}
         self.seconds: dict[str, Distribution] = {}

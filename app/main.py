@@ -98,7 +98,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.settings = settings
     app.state.clock = clock
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
-    app.state.requests = RequestCounts()
+    app.state.requests = RequestCounts(CONTRACT.operations)
     app.state.verifications = VerificationCounts()
     app.state.open_operations = frozenset({"getMetrics"} if settings.metrics == "open" else ())
     app.add_middleware(RequestMiddleware, counts=app.state.requests, traces=traces)

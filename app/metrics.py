@@ -15,11 +15,14 @@ from prometheus_client.registry import Collector
 from app.counts import Distribution, RequestCounts, VerificationCounts
 from app.db import Database
 from app.ledger.feed import Feed
-from app.ledger.verify import RANGE_CHECKS, VerificationReport
+from app.ledger.verify import RANGE_CHECKS, WHOLE_CHECKS, VerificationReport
 from app.ledger.writer import QUEUE_WEIGHT_MAX, LedgerWriter
 
 
-@dataclass(frozen=True)
+FAULTS = ("500", "503")
+
+
+@dataclass(frozen=True, eq=False)
 class ServiceCollector(Collector):
     """The metrics of one service."""
 
@@ -56,7 +59,8 @@ class ServiceCollector(Collector):
         refusals = CounterMetricFamily(
             "tallystick_refusals", "Requests refused, by operation and code.", labels=["operation", "code"]
         )
-        by_status: dict[tuple[str, str], int] = {}
+        # There from the start, so that the first fault is a rise: Prometheus sees none in a series that begins with 1.
+        by_status = {(operation, status): 0 for operation in ("-", *self.requests.operations) for status in FAULTS}
         for (operation, status, code), count in self.requests.answers.items():
             by_status[operation, str(status)] = by_status.get((operation, str(status)), 0) + count
             if code != "-":
@@ -151,7 +155,7 @@ def make_registry(collector: Collector) -> CollectorRegistry:
     return registry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunCollector(Collector):
     """What a whole run of scripts/verify found, for the textfile collector of node_exporter."""
 
@@ -160,7 +164,7 @@ class RunCollector(Collector):
     seconds: float
 
     def collect(self) -> Iterator[Metric]:
-        offenders: dict[str, int] = {}
+        offenders = dict.fromkeys(WHOLE_CHECKS, 0)
         for check in (check for report in self.reports for check in report.checks):
             offenders[check.name] = offenders.get(check.name, 0) + check.offenders
         yield GaugeMetricFamily(

@@ -1,6 +1,11 @@
 """What Prometheus is told: that it is true, that it names nobody, and who may ask."""
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.counts import CONSUMER_SECONDS, CONSUMERS_SHOWN_MAX, Distribution, FeedCounts
-from app.ledger.verify import RANGE_CHECKS
+from app.ledger.verify import RANGE_CHECKS, WHOLE_CHECKS
 from tests.books import fetch_now
 from tests.conftest import KEY, ROOT, SECOND_KEY, Service, serve
 
@@ -242,6 +247,54 @@ def test_a_verification_leaves_what_it_found(database: str) -> None:
         assert last == pytest.approx(service.clock.now.timestamp())
 
 
+def verify(database: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.verify", *arguments]
+    environment = os.environ | {"DATABASE_URL": database}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_whole_verification_is_written_for_the_textfile_collector(database: str, tmp_path: Path) -> None:
+    with serve(database) as service, service.client() as client:
+        for name in (CANARIES["ledger"], "other"):
+            client.post("/v1/ledgers", json={"name": name})
+        send(client, "/accounts", "a", {"path": CANARIES["account"], "asset": "USD/2", "normal_side": "debit"})
+    file = tmp_path / "tallystick.prom"
+    assert verify(database, "--metrics", str(file)).returncode == 0
+    told = samples(file)
+    assert {name for name, _ in told} == listed_metrics("tallystick_verify_")
+    assert told["tallystick_verify_ledgers", ""] == 2
+    assert told["tallystick_verify_events", ""] == 3
+    assert abs(told["tallystick_verify_last_run_timestamp_seconds", ""] - time.time()) < 600
+    assert {check: told["tallystick_verify_offenders", check] for check in WHOLE_CHECKS} == dict.fromkeys(
+        WHOLE_CHECKS, 0
+    )
+    assert "kanari" not in file.read_text()
+
+    fetch_now(database, "drop trigger entries_zero_sum on entries")
+    assert verify(database, "--metrics", str(file)).returncode == 1
+    assert samples(file)["tallystick_verify_offenders", "triggers_stand"] == 2
+    # Neither a run over one ledger nor one that did not come to its end is written.
+    written = file.read_text()
+    assert verify(database, "other", "--metrics", str(file)).returncode == 2
+    assert verify(database.replace("test_", "none_"), "--metrics", str(file)).returncode == 1
+    assert written == file.read_text()
+    assert "Cannot write" in verify(database, "--metrics", str(tmp_path / "nowhere" / "file")).stderr
+
+
+def samples(file: Path) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, sample.labels.get("check", "")): sample.value
+        for family in text_string_to_metric_families(file.read_text())
+        for sample in family.samples
+    }
+
+
+def listed_metrics(prefix: str) -> set[str]:
+    """The metrics on the page."""
+    lines = (ROOT / "docs" / "seeing.md").read_text().splitlines()
+    return {name for line in lines if line.startswith(f"| `{prefix}") for name in line.split("`")[1:2]}
+
+
 def test_nothing_that_anybody_named_stands_in_it(fresh: Service) -> None:
     """After each of these was said in every way in which it can be."""
     with fresh.client() as client:
@@ -287,7 +340,6 @@ def test_who_may_read_it(database: str, metrics: str, nobody: int, stranger: int
 
 
 def test_every_metric_is_on_the_page_and_no_other(fresh: Service) -> None:
-    page = (ROOT / "docs" / "seeing.md").read_text()
     with fresh.client() as client:
         told = Told(client)
     own = {
@@ -295,5 +347,4 @@ def test_every_metric_is_on_the_page_and_no_other(fresh: Service) -> None:
         for family in told.families
         if family.name.startswith("tallystick_")
     }
-    listed = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `tallystick_")}
-    assert own == {name for name in listed if not name.startswith("tallystick_verify_")}
+    assert own == listed_metrics("tallystick_") - listed_metrics("tallystick_verify_")
