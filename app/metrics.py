@@ -18,7 +18,6 @@ from app.ledger.feed import Feed
 from app.ledger.verify import RANGE_CHECKS, WHOLE_CHECKS, VerificationReport
 from app.ledger.writer import QUEUE_WEIGHT_MAX, LedgerWriter
 
-
 FAULTS = ("500", "503")
 
 
