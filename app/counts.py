@@ -6,7 +6,7 @@ is kept here, but for the ledgers that the feed's consumers asked about, which a
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from time import monotonic, perf_counter
@@ -65,7 +65,7 @@ class BatchWork:
     elapsed: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     # The kinds of the events that were sent last, and how many entries with them: counted once they are committed.
-    written: list[str] = field(default_factory=list)
+    written: Sequence[str] = ()
     entries_written: int = 0
     events: int = 0
     entries: int = 0
@@ -98,7 +98,7 @@ class WriterCounts:
             self.events[kind] = self.events.get(kind, 0) + 1
         work.events += len(work.written)
         work.entries += work.entries_written
-        work.written, work.entries_written = [], 0
+        work.written, work.entries_written = (), 0
 
     def end(self, work: BatchWork, submissions: int) -> None:
         work.elapsed = perf_counter() - work.began

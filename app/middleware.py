@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# On every answer. Whoever answers otherwise says so: the pages for people have a policy of their own, and may be kept.
+# On every answer but those of the pages for people, which have guards of their own (app/api/docs.py) and may be kept.
 GUARDS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
@@ -60,9 +59,8 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                said = [*message["headers"], *named]
-                names = {name for name, _ in said}
-                message["headers"] = [*said, *(guard for guard in GUARDS if guard[0] not in names)]
+                guards = () if "guarded" in scope else GUARDS
+                message["headers"] = [*message["headers"], *named, *guards]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(**about):

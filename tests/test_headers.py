@@ -12,7 +12,6 @@ from tests.test_contract import OPERATIONS
 GUARDS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
 }
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 PAGES = ["/docs", "/docs/assets/docs.js", "/openapi.json", "/openapi.yaml", "/problems/insufficient_funds"]
