@@ -9,7 +9,7 @@ WORKDIR /srv/tallystick
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=pyproject.toml,target=/srv/tallystick/pyproject.toml \
     --mount=type=bind,source=uv.lock,target=/srv/tallystick/uv.lock \
-    uv sync --locked --no-default-groups
+    uv sync --locked --no-default-groups --group traces
 COPY openapi.yaml alembic.ini ./
 COPY alembic alembic
 COPY generated generated

@@ -185,6 +185,11 @@ class Database:
         self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
         self.signals = WriteConnections(self._signals, timeout_s=settings.database_timeout_s)
 
+    def connections_in_use(self) -> dict[str, tuple[int, int]]:
+        """Of each pool, how many connections are in use and how many there may be."""
+        pools = {"read": self._reads.pool, "write": self._writes.pool}
+        return {name: (pool.checkedout(), pool.size()) for name, pool in pools.items()}  # type: ignore[attr-defined]
+
     async def close(self) -> None:
         await self._reads.dispose()
         await self._writes.dispose()

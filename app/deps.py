@@ -89,7 +89,9 @@ class Submitter:
 
     async def receive(self, ledger: str, command: Command, *, key: bytes, fingerprint: bytes) -> Receipt:
         """The receipt of a command that may make several events."""
-        submission = Submission(command, key, fingerprint, self._scope["caller"], self._scope["request_id"])
+        submission = Submission(
+            command, key, fingerprint, self._scope["caller"], self._scope["request_id"], self._scope.get("trace")
+        )
         receipt = await self._writer.submit(ledger, submission)
         if receipt.replayed:
             self._response.headers["Idempotency-Replayed"] = "true"

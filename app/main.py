@@ -1,9 +1,11 @@
 """The application: its parts put together, its routes mounted."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
@@ -16,6 +18,7 @@ from app.api import (
     health,
     holds,
     ledgers,
+    metrics,
     periods,
     transactions,
     verification,
@@ -23,6 +26,7 @@ from app.api import (
 from app.api.contract import CONTRACT
 from app.api.keys import ApiKeys
 from app.api.problems import add_problem_handlers
+from app.counts import RequestCounts, VerificationCounts
 from app.db import Database
 from app.errors import configure_error_reports
 from app.ledger.expiry import Sweeper
@@ -30,10 +34,14 @@ from app.ledger.feed import Feed
 from app.ledger.writer import LedgerWriter
 from app.load import Load
 from app.logs import configure_logging
+from app.metrics import ServiceCollector, make_registry
 from app.middleware import RequestMiddleware
 from app.readiness import Readiness
 from app.server import STOPPING
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.traces import Traces
 
 log = structlog.get_logger()
 
@@ -60,15 +68,26 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     settings = settings or Settings()
     configure_logging(settings)
     configure_error_reports(settings)
+    traces = make_traces(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.database = Database(settings)
         app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
         app.state.writer = LedgerWriter(
-            app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell
+            app.state.database,
+            clock,
+            deadline_s=settings.write_deadline_s,
+            tell=app.state.feed.tell,
+            trace=traces.batch if traces else None,
         )
         app.state.readiness = Readiness(app.state.database, allow_unsafe=settings.allow_unsafe_database)
+        app.state.registry = make_registry(
+            ServiceCollector(
+                CONTRACT.document["info"]["version"], app.state.requests, app.state.verifications, app.state.writer,
+                app.state.feed, app.state.database,
+            )
+        )  # fmt: skip
         sweeper = Sweeper(app.state.database, app.state.writer, clock)
         app.state.feed.start()
         sweeper.start()
@@ -79,6 +98,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         await app.state.writer.drain()
         await app.state.feed.close()
         await app.state.database.close()
+        if traces:
+            await traces.close()
 
     app = FastAPI(
         title=CONTRACT.document["info"]["title"],
@@ -92,13 +113,30 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.settings = settings
     app.state.clock = clock
     app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
+    app.state.requests = RequestCounts(CONTRACT.operations)
+    app.state.verifications = VerificationCounts()
+    app.state.open_operations = frozenset({"getMetrics"} if settings.metrics == "open" else ())
     app.state.load = Load(requests_max=settings.requests_max, body_bytes_max=settings.body_memory_mib << 20)
-    app.add_middleware(RequestMiddleware, load=app.state.load)
+    app.add_middleware(RequestMiddleware, load=app.state.load, counts=app.state.requests, traces=traces)
     add_problem_handlers(app)
-    for resource in (transactions, holds, accounts, balances, ledgers, periods, events, verification, health, docs):
+    resources = [transactions, holds, accounts, balances, ledgers, periods, events, verification, health]
+    resources += [metrics] if settings.metrics != "closed" else []
+    resources += [docs] if settings.docs != "closed" else []
+    for resource in resources:
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app
+
+
+def make_traces(settings: Settings) -> Traces | None:
+    """The service's traces, if they have somewhere to go. Raises ValueError if what makes them is not installed."""
+    if settings.traces_endpoint is None:
+        return None
+    try:
+        from app.traces import Traces
+    except ModuleNotFoundError as error:
+        raise ValueError("TRACES_ENDPOINT is set, but the group `traces` is not installed") from error
+    return Traces(settings, version=CONTRACT.document["info"]["version"])
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -1,9 +1,12 @@
 """Around every request: its id, its one line in the log, and an answer whatever happens."""
 
+from __future__ import annotations
+
 import asyncio
 import re
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 import sentry_sdk
 import structlog
@@ -11,20 +14,33 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_response
+from app.counts import RequestCounts
 from app.ledger.refusals import InternalError, OutcomeUnknown, Overloaded, Refusal
 from app.load import Load
 
+if TYPE_CHECKING:
+    from app.traces import Traces
+
 log = structlog.get_logger()
 
+# On every answer but those of the pages for people, which have guards of their own (app/api/docs.py) and may be kept.
+GUARDS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestMiddleware:
     """Gives each request its id, on the answer and on every log line, and turns what nobody foresaw into a 500."""
 
-    def __init__(self, app: ASGIApp, load: Load) -> None:
+    def __init__(self, app: ASGIApp, *, load: Load, counts: RequestCounts, traces: Traces | None) -> None:
         self._app = app
         self._load = load
+        self._counts = counts
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,12 +49,21 @@ class RequestMiddleware:
         started = time.perf_counter()
         request_id = scope["request_id"] = _request_id(scope)
         status = 0
+        about = {"request_id": request_id}
+        named = [(b"x-request-id", request_id.encode())]
+        span = self._traces.begin(scope) if self._traces else None
+        if span is not None:
+            context = span.get_span_context()
+            about["trace_id"] = f"{context.trace_id:032x}"
+            # So that the caller finds what became of its request, also where it was not the one to begin the trace.
+            named.append((b"traceparent", self._traces.name(span)))
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                guards = () if "guarded" in scope else GUARDS
+                message["headers"] = [*message["headers"], *named, *guards]
             await send(message)
 
         async def refuse(refusal: Refusal) -> None:
@@ -46,7 +71,7 @@ class RequestMiddleware:
                 scope["refusal"] = refusal.code
                 await problem_response(refusal, request_id)(scope, receive, send_named)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(**about):
             try:
                 with self._load.carrying(scope):
                     await self._app(scope, receive, send_named)
@@ -63,14 +88,19 @@ class RequestMiddleware:
                 await refuse(InternalError())
             finally:
                 # A client that went away before its answer has status 0.
+                operation, code = scope.get("operation_id", "-"), scope.get("refusal", "-")
+                seconds = time.perf_counter() - started
+                self._counts.add(operation, status, code, seconds)
+                if span is not None:
+                    self._traces.end(span, scope, status=status)
                 log.info(
                     "request",
                     method=scope["method"] if scope["method"].isalpha() else "-",
                     route=getattr(scope.get("route"), "path", "-"),
-                    operation=scope.get("operation_id", "-"),
+                    operation=operation,
                     status=status,
-                    code=scope.get("refusal", "-"),
-                    duration_ms=round((time.perf_counter() - started) * 1000, 2),
+                    code=code,
+                    duration_ms=round(seconds * 1000, 2),
                     ledger=scope.get("ledger", "-"),
                     actor=scope.get("caller", "-"),
                 )

@@ -61,6 +61,19 @@ class Settings(DatabaseSettings):
     )
     sentry_dsn: SecretStr | None = Field(None, description="Where errors are reported, if anywhere.")
     environment: str = Field("production", description="What error reports call this deployment.")
+    metrics: Literal["key", "open", "closed"] = Field(
+        "key", description="Who may read `/metrics`: whoever has a key, everybody, or nobody."
+    )
+    docs: Literal["open", "closed"] = Field(
+        "open", description="Whether `/docs`, the contract and the pages of the refusals are served."
+    )
+    traces_endpoint: str | None = Field(
+        None,
+        description="Where traces are sent, if anywhere: OTLP over HTTP, such as `http://collector:4318/v1/traces`.",
+    )
+    traces_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="Which part of the requests is traced, where a `traceparent` does not decide it."
+    )
     host: str = Field("127.0.0.1", description="The address that `python -m app` listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="The port that `python -m app` listens on.")
     drain_s: Annotated[float, Field(ge=0, le=300)] = Field(

@@ -163,6 +163,12 @@ class Readiness(BaseModel):
     """
 
 
+type Metrics = StrictStr
+"""
+Lines in the text format of Prometheus, version 0.0.4.
+"""
+
+
 class CreateLedgerRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",

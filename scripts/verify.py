@@ -2,12 +2,18 @@
 
 Reads the database that DATABASE_URL names, in short pages, and changes nothing. Prints each invariant with how much
 was looked at, how many offenders there are, and the first of them. Exits with 1 if there is any.
+
+With --metrics FILE the result of a run over all ledgers that came to its end is also written for the textfile collector
+of node_exporter, in place of the one before.
 """
 
 import argparse
 import asyncio
 import sys
+import time
+from pathlib import Path
 
+from prometheus_client import CollectorRegistry, write_to_textfile
 from pydantic import ValidationError
 from sqlalchemy import select
 from tqdm import tqdm
@@ -15,6 +21,7 @@ from tqdm import tqdm
 from app.db import Database, is_transient
 from app.ledger.refusals import LedgerNotFound
 from app.ledger.verify import PARTS, VerificationReport, verify_ledger
+from app.metrics import RunCollector
 from app.models import heads, ledgers
 from app.settings import Settings
 
@@ -26,14 +33,17 @@ def main() -> None:
     except ValidationError as error:
         sys.exit(str(error))
     try:
-        sound = asyncio.run(_verify(Database(settings), arguments.ledger))
+        began = time.monotonic()
+        reports = asyncio.run(_verify(Database(settings), arguments.ledger))
     except LedgerNotFound:
         sys.exit(f"There is no ledger of the name {arguments.ledger}.")
     except Exception as error:
         if not is_transient(error):
             raise
         sys.exit(f"Cannot read the database that DATABASE_URL names: {type(error).__name__}")
-    sys.exit(0 if sound else 1)
+    if arguments.metrics:
+        _write_metrics(arguments.metrics, RunCollector(reports, time.time(), time.monotonic() - began))
+    sys.exit(0 if _is_sound(reports) else 1)
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -41,11 +51,25 @@ def _parse_arguments() -> argparse.Namespace:
         prog="scripts/verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("ledger", nargs="?", help="the name of a ledger (default: all of them)")
-    return parser.parse_args()
+    parser.add_argument("--metrics", type=Path, metavar="FILE", help="where to write the result for Prometheus")
+    arguments = parser.parse_args()
+    if arguments.metrics and arguments.ledger:
+        # Its result would stand there for that of all of them.
+        parser.error("--metrics is for a run over all ledgers")
+    return arguments
 
 
-async def _verify(database: Database, only: str | None) -> bool:
-    """Verify and print each ledger; whether none has an offender."""
+def _write_metrics(file: Path, collector: RunCollector) -> None:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    try:
+        write_to_textfile(str(file), registry)
+    except OSError as error:
+        sys.exit(f"Cannot write {file}: {error.strerror}")
+
+
+async def _verify(database: Database, only: str | None) -> list[VerificationReport]:
+    """Verify and print each ledger."""
     try:
         async with database.sessions() as session:
             query = select(ledgers.c.name, heads.c.sequence).join(heads, heads.c.ledger_id == ledgers.c.ledger_id)
@@ -53,12 +77,12 @@ async def _verify(database: Database, only: str | None) -> bool:
             found = [row for row in await session.execute(query) if only in (None, row.name)]
         if only is not None and not found:
             raise LedgerNotFound()
-        sound = True
+        reports = []
         for name, sequence in found:
             report = await _verify_one(database, name, sequence)
             _print_report(report)
-            sound = sound and not any(check.offenders for check in report.checks)
-        return sound
+            reports.append(report)
+        return reports
     finally:
         await database.close()
 
@@ -73,6 +97,10 @@ async def _verify_one(database: Database, name: str, sequence: int) -> Verificat
         report = await verify_ledger(database.sessions, name, progress=advance)
         bar.update(max(0, bar.total - bar.n))
         return report
+
+
+def _is_sound(reports: list[VerificationReport]) -> bool:
+    return not any(check.offenders for report in reports for check in report.checks)
 
 
 def _print_report(report: VerificationReport) -> None:

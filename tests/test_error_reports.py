@@ -1,13 +1,9 @@
 """What leaves the process when something unforeseen happens: that it did and where, and nothing that was said."""
 
-import gzip
 import json
-import threading
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -16,6 +12,7 @@ import sentry_sdk
 
 from app.main import create_app
 from tests.books import fetch_now
+from tests.collectors import collecting
 from tests.conftest import KEY, Service, free_port, serve, settings_for, wait_until
 
 # What a report must not hold: what the caller said and is known by, and where the database is.
@@ -29,6 +26,7 @@ CANARIES = {
     "amount": "9182736450",
     "header": "kanari-header-4e7c",
     "query": "kanariquery4e7c",
+    "key of the DSN": "kanari0dsn4e7c",
     "password of the database": "kanari-password-4e7c",
 }
 TRANSACTIONS = "/v1/ledgers/main/transactions"
@@ -63,29 +61,13 @@ class Collector:
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     collector = Collector("")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            packed = {"gzip": gzip.decompress, "deflate": zlib.decompress}
-            collector.received.append(packed.get(self.headers.get("Content-Encoding", ""), bytes)(body))
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        collector.address = f"http://public@127.0.0.1:{server.server_port}/1"
+    with collecting(collector.received) as address:
+        collector.address = f"http://{CANARIES['key of the DSN']}@{address}/1"
         yield collector
-        server.shutdown()
-        thread.join()
     sentry_sdk.get_client().close(timeout=1)
-    sentry_sdk.init()  # For whoever comes after us in this process: reports nothing.
+    sentry_sdk.init(
+        default_integrations=False, auto_enabling_integrations=False
+    )  # For whoever comes after us in this process: reports nothing.
 
 
 @pytest.fixture

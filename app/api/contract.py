@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from inspect import isasyncgenfunction, iscoroutine
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ class Operation:
     integers: frozenset[str]
     keyed: bool
     body_bytes_max: int
+    media_type: str
+
+    @cached_property
+    def acceptable(self) -> tuple[str, ...]:
+        """What a client may accept to get this operation's answer, the most specific first."""
+        return self.media_type, self.media_type.split("/")[0] + "/*", "*/*"
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,12 @@ class Contract:
             query=frozenset(p["name"] for p in parameters if p["in"] == "query"),
             integers=frozenset(p["name"] for p in parameters if self.resolve(p["schema"]).get("type") == "integer"),
             keyed=any(p["name"] == "Idempotency-Key" for p in parameters),
+            media_type=next(
+                media_type
+                for status, response in said["responses"].items()
+                if status.startswith("2")
+                for media_type in self.resolve(response)["content"]
+            ),
             body_bytes_max=said.get("requestBody", {}).get("x-bytes-max", BODY_BYTES_MAX),
         )
 
@@ -123,11 +136,11 @@ class ContractRoute(APIRoute):
                 raise RouteNotFound()
             name_for_log(request, operation)
             headers = read_headers(request)
-            if operation.secured:
+            if operation.secured and operation.operation_id not in request.app.state.open_operations:
                 authenticate(request, headers)
-            check_accept(headers)
+            check_accept(headers, operation)
             query = check_parameters(request, headers, operation)
-            given = Given(request, Response(status_code=status, media_type="application/json"), query, headers)
+            given = Given(request, Response(status_code=status, media_type=operation.media_type), query, headers)
             endpoint.read_parameters(given)
             check_key(headers, operation)
             if body_type is not None:
@@ -135,7 +148,7 @@ class ContractRoute(APIRoute):
             said, errors = answer.validate(await endpoint(given), {}, loc=("response",))
             if errors:
                 raise ResponseValidationError(errors)
-            given.response.body = answer.serialize_json(said)
+            given.response.body = said.encode() if isinstance(said, str) else answer.serialize_json(said)
             given.response.headers["Content-Length"] = str(len(given.response.body))
             return given.response
 

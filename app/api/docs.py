@@ -28,6 +28,7 @@ POLICY = (
 GUARDS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     # Everything is asked for again, so that no page outlives its version; mostly the answer is a short 304.
     "Cache-Control": "no-cache",
@@ -132,6 +133,7 @@ async def get_problem(request: Request, code: str) -> Response:
 
 def _answer(request: Request, content: bytes, media_type: str, etag: str) -> Response:
     headers = GUARDS | {"ETag": etag}
+    request.scope["guarded"] = True
     known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
     if known & {etag, "*"}:
         return Response(status_code=304, headers=headers)

@@ -37,7 +37,6 @@ BODY_BYTES_MAX = 1 << 20
 _LEDGER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 _JSON_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', re.ASCII | re.IGNORECASE)
-_ACCEPTABLE = ("application/json", "application/*", "*/*")
 # Stands among the headers for one that is there twice; no header can have this name.
 _REPEATED = b":repeated"
 # Headers that decide what a request means, so that two of one would mean two things.
@@ -76,7 +75,7 @@ def authenticate(request: Request, headers: dict[bytes, bytes]) -> None:
     request.scope["caller"] = request.app.state.keys.get_actor(secret if scheme.lower() == b"bearer" else b"")
 
 
-def check_accept(headers: dict[bytes, bytes]) -> None:
+def check_accept(headers: dict[bytes, bytes], operation: Operation) -> None:
     accept = headers.get(b"accept")
     if accept is None or accept == b"*/*":
         return
@@ -85,7 +84,7 @@ def check_accept(headers: dict[bytes, bytes]) -> None:
         media_type, *parameters = (part.strip() for part in choice.split(";"))
         wanted[media_type] = not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
     # The most specific range decides, wherever it stands (RFC 9110, 12.5.1).
-    if not next((wanted[each] for each in _ACCEPTABLE if each in wanted), False):
+    if not next((wanted[each] for each in operation.acceptable if each in wanted), False):
         raise NotAcceptable()
 
 

@@ -16,6 +16,7 @@ import structlog
 from asyncpg import Connection
 from sqlalchemy import select
 
+from app.counts import FeedCounts
 from app.db import Database
 from app.ledger import queries
 from app.ledger.refusals import Overloaded
@@ -45,9 +46,10 @@ class Feed:
     """Wakes who waits for a log to grow. One per process, on its event loop."""
 
     def __init__(self, database: Database, *, waiters_max: int) -> None:
+        self.counts = FeedCounts()
         self._sessions = database.sessions
         self._signals = database.signals
-        self._waiters_max = waiters_max
+        self.waiters_max = waiters_max
         self._waiters: dict[int, set[Waiter]] = {}
         self._count = 0
         # The last sequence of each ledger that other processes have yet to be told of.
@@ -55,6 +57,10 @@ class Feed:
         self._has_unsent = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+
+    @property
+    def waiting(self) -> int:
+        return self._count
 
     def start(self) -> None:
         for each in (self._keep_signalling, self._keep_looking):
@@ -111,7 +117,7 @@ class Feed:
 
     @contextmanager
     def _watch(self, ledger_id: int, after: int) -> Iterator[Waiter]:
-        if self._count >= self._waiters_max:
+        if self._count >= self.waiters_max:
             raise Overloaded()
         waiter = Waiter(after)
         self._count += 1

@@ -101,10 +101,11 @@ class MethodNotAllowed(RequestRefused):
 
 @dataclass(eq=False)
 class NotAcceptable(RequestRefused):
-    """The Accept header rules out application/json, which is all that this operation can answer."""
+    """The Accept header rules out the media type that this operation answers: application/json, or text/plain for the
+    metrics."""
 
     code = "not_acceptable"
-    title = "The Accept header rules out JSON"
+    title = "The Accept header rules out what this operation answers"
 
 
 @dataclass(eq=False)

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import perf_counter
 
 import sentry_sdk
 import structlog
 from asyncpg import Connection
 
+from app.counts import BatchWork, WriterCounts
 from app.db import Database, is_transient
 from app.ledger import queries
 from app.ledger.book import Book, KeyRow, read_book
@@ -116,6 +118,8 @@ class Submission:
     fingerprint: bytes
     actor: str
     request_id: str
+    # What a trace calls the request, if it is traced: opaque here.
+    trace: object = None
     answer: asyncio.Future[Receipt | Recorded] = field(init=False)
 
 
@@ -188,8 +192,11 @@ class LedgerWriter:
         *,
         deadline_s: float,
         tell: Callable[[int, int], None] = lambda ledger_id, sequence: None,
+        trace: Callable[[BatchWork, Sequence[Submission]], None] | None = None,
     ) -> None:
+        self.counts = WriterCounts()
         self._tell = tell
+        self._trace = trace
         # The sequence that each ledger's log will have come to when the batch under way is committed.
         self._grown: dict[int, int] = {}
         self._connections = database.writes
@@ -217,6 +224,10 @@ class LedgerWriter:
     async def expire_holds(self, ledger_id: int) -> None:
         """Have the holds expired whose time has come; return after the commit. Raises what `submit` does."""
         await self._enqueue(ledger_id, Submission(ExpireHolds(), b"", b"", SYSTEM, "-"))
+
+    def waiting(self) -> list[int]:
+        """The weight that waits for each ledger that has something under way."""
+        return [queue.weight for queue in self._queues.values()]
 
     async def drain(self) -> None:
         """Wait until everything that was submitted is answered; once given up, for nothing any more."""
@@ -282,30 +293,40 @@ class LedgerWriter:
         A command that fails the write for all is found by running the batch again in halves: it alone gets its
         500, and its key is not stored.
         """
-        with _logging(ledger_id, next(self._batches), batch):
+        work = BatchWork(next(self._batches))
+        with _logging(ledger_id, work.number, batch):
             try:
-                outcomes = await self._commit(ledger_id, batch)
+                outcomes = await self._commit(ledger_id, batch, work)
             except (LedgerNotFound, ServiceFailed) as refusal:
+                work.outcome = "refused"
                 outcomes = [type(refusal)() for _ in batch]
             except Exception as error:
+                work.outcome = "failed" if len(batch) == 1 else "halved"
                 if len(batch) == 1:
                     log.exception("submission_failed")
                     sentry_sdk.capture_exception(error)
                     outcomes = [InternalError()]
                 else:
                     log.warning("batch_halved", size=len(batch), error=type(error).__name__)
+                    self._end(work, batch)
                     middle = len(batch) // 2
                     await self._settle(ledger_id, batch[:middle])
                     await self._settle(ledger_id, batch[middle:])
                     return
         for submission, outcome in zip(batch, outcomes, strict=False):
             _answer(submission, outcome)
+        self._end(work, batch[: len(outcomes)])
         if ledger_id in self._grown:
             self._tell(ledger_id, self._grown.pop(ledger_id))
         if len(outcomes) < len(batch):
             await self._settle(ledger_id, batch[len(outcomes) :])
 
-    async def _commit(self, ledger_id: int, batch: Sequence[Submission]) -> list[Outcome]:
+    def _end(self, work: BatchWork, batch: Sequence[Submission]) -> None:
+        self.counts.end(work, len(batch))
+        if self._trace is not None:
+            self._trace(work, batch)
+
+    async def _commit(self, ledger_id: int, batch: Sequence[Submission], work: BatchWork) -> list[Outcome]:
         """Run the batch until it is known to be committed, a few times at most: the outcomes of those that it came to.
 
         After a lost race or a lost connection it runs behind the head's row lock, which waits out a backend that
@@ -317,9 +338,12 @@ class LedgerWriter:
                 async with self._connections.acquire() as connection:
                     cycle = self._cycle if attempt == 0 else self._cycle_behind_lock
                     for _ in range(EXPIRY_ROUNDS_MAX):
-                        if outcomes := await cycle(connection, ledger_id, batch):
+                        outcomes = await cycle(connection, ledger_id, batch, work)
+                        self.counts.committed(work)
+                        if outcomes:
                             return outcomes
             except RaceLost:
+                self.counts.races_lost += 1
                 log.info("race_lost", attempt=attempt)
             except Overloaded:
                 # No connection came free. What was sent before may be committed all the same: then look again.
@@ -329,23 +353,32 @@ class LedgerWriter:
                 if not isinstance(error, WriteInDoubt) and not is_transient(error):
                     raise
                 in_doubt = in_doubt or isinstance(error, WriteInDoubt)
+                self.counts.interrupted += 1
                 log.warning("batch_interrupted", attempt=attempt, error=repr(error.__cause__ or error))
                 await asyncio.sleep(pause_s)
         raise OutcomeUnknown() if in_doubt else StorageUnavailable()
 
     async def _cycle_behind_lock(
-        self, connection: Connection, ledger_id: int, batch: Sequence[Submission]
+        self, connection: Connection, ledger_id: int, batch: Sequence[Submission], work: BatchWork
     ) -> list[Outcome]:
         with _doubting():
+            began = perf_counter()
             async with connection.transaction():
                 # Read only in a statement after the one that locks: its snapshot would still be the older one.
                 await connection.execute(LOCK, ledger_id, timeout=self._connections.timeout_s)
-                return await self._cycle(connection, ledger_id, batch)
+                self.counts.took(work, "lock", perf_counter() - began)
+                outcomes = await self._cycle(connection, ledger_id, batch, work)
+                began = perf_counter()
+            self.counts.took(work, "commit", perf_counter() - began)
+            return outcomes
 
-    async def _cycle(self, connection: Connection, ledger_id: int, batch: Sequence[Submission]) -> list[Outcome]:
+    async def _cycle(
+        self, connection: Connection, ledger_id: int, batch: Sequence[Submission], work: BatchWork
+    ) -> list[Outcome]:
         """READ, DECIDE, WRITE, once: the outcomes of the first submissions, or none if it was only for expiries.
         Raises `RaceLost` if another process was faster."""
         now = self._clock()
+        began = perf_counter()
         commands = [submission.command for submission in batch]
         book = await read_book(
             connection,
@@ -357,6 +390,8 @@ class LedgerWriter:
             now=now,
             timeout_s=self._connections.timeout_s,
         )
+        read = perf_counter()
+        self.counts.took(work, "read", read - began)
         outcomes: list[Outcome] = []
         # An expiry is written before it is relied on; while more holds are due, nothing else is decided.
         for hold in book.due:
@@ -366,12 +401,17 @@ class LedgerWriter:
                 if outcomes and len(book.entries) > BATCH_ENTRIES_MAX:
                     break
                 outcomes.append(_decide(submission, book, now))
+        decided = perf_counter()
+        self.counts.took(work, "decide", decided - read)
         if not book.changes_nothing:
             if len(book.events) > LONG_BATCH:
                 await asyncio.sleep(0)  # Deciding took its time: let others have the loop before the arrays are made.
             with _doubting():
                 if not await write_book(connection, ledger_id, book, now=now, timeout_s=self._connections.timeout_s):
                     raise RaceLost()
+            self.counts.took(work, "write", perf_counter() - decided)
+            work.written = [event.kind for event in book.events]
+            work.entries_written = len(book.entries)
             if book.events:
                 self._grown[ledger_id] = book.sequence
             log.debug("batch_written", events=len(book.events), sequence=book.sequence)
