@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 HEAD_BYTES_MAX = 64 * 1024
 HEAD_SECONDS_MAX = 10
+GRACE_SECONDS = 0.2
 # What may still arrive of a request that was answered before it had arrived whole: a refused body, mostly.
 REST_BYTES_MAX = 4 * 1024 * 1024
 # How long a second signal leaves to what is in flight.
@@ -160,7 +161,11 @@ class Connection(HttpToolsProtocol):
         self._is_rest = False
         self.server_state.silent.setdefault(self)
         if self._waiting is None:
-            self._waiting = self.loop.call_later(HEAD_SECONDS_MAX, self.transport.close)
+            self._waiting = self.loop.call_later(HEAD_SECONDS_MAX, self._look_once_more)
+
+    def _look_once_more(self) -> None:
+        # If it is this process that was late, what it waits for has long arrived: it is read before this time is over.
+        self._waiting = self.loop.call_later(GRACE_SECONDS, self.transport.close)
 
     def _stop_waiting(self) -> None:
         self._is_rest = False

@@ -112,7 +112,7 @@ class Settings(DatabaseSettings):
         32, description="How much the bodies of all requests in hand may take, in MiB, before more are `overloaded`."
     )
     requests_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        1000,
+        500,
         description="How many requests a process works on at once before more are `overloaded`; those that wait for an "
         "event, or for their body, do not count.",
     )

@@ -343,9 +343,9 @@ def never_send_the_body(name: str, request: pytest.FixtureRequest) -> httpx.Resp
 def while_connections_are_held(name: str, request: pytest.FixtureRequest) -> httpx.Response:
     """While others wait for locks on the only connections."""
     service = request.getfixturevalue("hasty")
-    others = [example("getReadiness"), fresh("createLedger")]
+    others = [example("getLedger"), fresh("createLedger")]
     with ThreadPoolExecutor(len(others)) as threads:
-        with holding(service.database, "lock table heads, ledgers, alembic_version") as wait_for:
+        with holding(service.database, "lock table heads, ledgers") as wait_for:
             asked = [threads.submit(other.send, service) for other in others]
             wait_for(len(others))
             answer = example(name).send(service)
@@ -370,7 +370,8 @@ def while_its_write_is_held(name: str, request: pytest.FixtureRequest) -> httpx.
 def by_a_planted_fault(name: str, request: pytest.FixtureRequest) -> httpx.Response:
     if name in ("getHealth", "getReadiness"):  # What they touch can be away, so only a fault of the process will do.
         books = request.getfixturevalue("books")
-        request.getfixturevalue("monkeypatch").setattr(health.models, "Health", lambda **_: 1 / 0)
+        for answer in ("Health", "Readiness"):
+            request.getfixturevalue("monkeypatch").setattr(health.models, answer, lambda **_: 1 / 0)
         return example(name).send(books)
     broken = request.getfixturevalue("broken")
     if OPERATIONS[name][0] == "GET":
