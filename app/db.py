@@ -1,4 +1,4 @@
-"""Connections: one engine for reads, one for the writer, one for the feed. Nothing else in the service opens any."""
+"""Connections: one engine for reads, one for the writer, one each for the feed and for keys. Nothing else opens any."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -50,6 +50,9 @@ SIGNAL_SETTINGS = {
     "idle_session_timeout": "0",
     "synchronous_commit": "off",
 }
+
+# The one connection that keys are looked for on: how soon a revoked one is refused must not depend on what else waits.
+KEY_SETTINGS = {"application_name": "tallystick-keys", "timezone": "UTC", "statement_timeout": "1s", "jit": "off"}
 
 # What passes: the connection or the server went away, or a rival held something for too long.
 _TRANSIENT = (
@@ -118,7 +121,7 @@ class WriteConnections:
 
 
 class Database:
-    """The service's engines: `sessions` for reads, `writes` for the writer, `signals` for the feed."""
+    """The service's engines: `sessions` for reads, `writes` for the writer, `signals` for the feed, `keys`."""
 
     def __init__(self, settings: Settings) -> None:
         url = make_url(settings.database_url)
@@ -161,11 +164,22 @@ class Database:
             pool_timeout=settings.pool_timeout_s,
             connect_args={"server_settings": SIGNAL_SETTINGS, "timeout": settings.database_timeout_s},
         )
+        self._keys = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=settings.pool_timeout_s,
+            connect_args={"server_settings": KEY_SETTINGS, "timeout": settings.database_timeout_s},
+        )
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
         self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
         self.signals = WriteConnections(self._signals, timeout_s=settings.database_timeout_s)
+        self.keys = WriteConnections(self._keys, timeout_s=settings.database_timeout_s)
 
     async def close(self) -> None:
         await self._reads.dispose()
         await self._writes.dispose()
         await self._signals.dispose()
+        await self._keys.dispose()

@@ -8,6 +8,8 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
+from app.access.authentication import Authentication
+from app.access.known_keys import KnownKeys
 from app.api import (
     accounts,
     balances,
@@ -15,13 +17,13 @@ from app.api import (
     events,
     health,
     holds,
+    keys,
     ledgers,
     periods,
     transactions,
     verification,
 )
 from app.api.contract import CONTRACT
-from app.api.keys import ApiKeys
 from app.api.problems import add_problem_handlers
 from app.db import Database
 from app.errors import configure_error_reports
@@ -49,11 +51,19 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.database = Database(settings)
+        app.state.known_keys = KnownKeys(app.state.database.keys)
+        app.state.authentication = Authentication(
+            settings.actors(),
+            app.state.known_keys,
+            clock,
+            open_to_all=settings.development and not settings.actors(),
+        )
         app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
         app.state.writer = LedgerWriter(
             app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell
         )
         sweeper = Sweeper(app.state.database, app.state.writer, clock)
+        app.state.known_keys.start()
         app.state.feed.start()
         sweeper.start()
         if not settings.actors():
@@ -63,6 +73,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         await sweeper.close()
         await app.state.writer.drain()
         await app.state.feed.close()
+        await app.state.known_keys.close()
         await app.state.database.close()
 
     app = FastAPI(
@@ -76,10 +87,21 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.openapi = lambda: CONTRACT.document
     app.state.settings = settings
     app.state.clock = clock
-    app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
     app.add_middleware(RequestMiddleware)
     add_problem_handlers(app)
-    for resource in (transactions, holds, accounts, balances, ledgers, periods, events, verification, health, docs):
+    for resource in (
+        transactions,
+        holds,
+        accounts,
+        balances,
+        ledgers,
+        periods,
+        events,
+        verification,
+        keys,
+        health,
+        docs,
+    ):
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app

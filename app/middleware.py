@@ -60,7 +60,7 @@ class RequestMiddleware:
                     code=scope.get("refusal", "-"),
                     duration_ms=round((time.perf_counter() - started) * 1000, 2),
                     ledger=scope.get("ledger", "-"),
-                    actor=scope.get("caller", "-"),
+                    actor=getattr(scope.get("caller"), "label", "-"),
                 )
 
 
