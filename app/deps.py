@@ -1,8 +1,9 @@
 """What handlers may depend on: a session for reads, the writer for writes, the caller, the idempotency key."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -123,21 +124,32 @@ class ApiKeyMaker:
 
     def __init__(self, request: Request) -> None:
         self._database: Database = request.app.state.database
+        self._deadline_s: float = request.app.state.settings.write_deadline_s
         self._known: KnownKeys = request.app.state.known_keys
         self.now: Callable[[], datetime] = request.app.state.clock
 
     async def create(self, key: ApiKey) -> CreatedApiKey:
         """Raises what `create_api_key` does."""
-        created = await api_keys.create_api_key(self._database.writes, key)
+        async with self._deadline():
+            created = await api_keys.create_api_key(self._database.writes, key)
         await self._look()
         return created
 
     async def revoke(self, name: str, *, by: str) -> ApiKey:
         """The key, revoked now or before. Raises `ApiKeyNotFound`, and what `revoke_api_key` does."""
-        await api_keys.revoke_api_key(self._database.writes, name, at=self.now(), by=by)
+        async with self._deadline():
+            await api_keys.revoke_api_key(self._database.writes, name, at=self.now(), by=by)
         await self._look()
         async with self._database.sessions() as session:
             return await api_keys.get_api_key(session, name)
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                yield
+        except TimeoutError:
+            raise OutcomeUnknown() from None
 
     async def _look(self) -> None:
         with suppress(Refusal):  # It is done, and the next look that succeeds will tell this process too.

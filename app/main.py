@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.access.authentication import Authentication
 from app.access.known_keys import KnownKeys
+from app.access.rates import Buckets
 from app.api import (
     accounts,
     balances,
@@ -58,6 +59,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
             clock,
             open_to_all=settings.development and not settings.actors(),
         )
+        app.state.key_rates = Buckets(per_s=settings.key_requests_per_s, burst=settings.key_burst)
+        app.state.address_rates = Buckets(per_s=settings.address_failures_per_s, burst=settings.address_failure_burst)
         app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
         app.state.writer = LedgerWriter(
             app.state.database, clock, deadline_s=settings.write_deadline_s, tell=app.state.feed.tell

@@ -73,6 +73,9 @@ def configure_server(app: Any, settings: Settings, **options: Any) -> uvicorn.Co
         access_log=False,
         log_config=None,
         server_header=False,
+        # uvicorn by itself would believe whoever connects from this machine.
+        proxy_headers=bool(settings.trusted_proxies.strip()),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         **options,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -88,6 +89,36 @@ class Settings(DatabaseSettings):
     feed_waiters_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1000, description="How many requests of a process may wait for events at once before more are `overloaded`."
     )
+
+    key_requests_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        0.0, description="How many requests a second a key may make to a process; 0 for no limit."
+    )
+    key_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100, description="How many requests a key may make at once, where they are limited."
+    )
+    address_failures_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        5.0,
+        description="How many requests a second without a valid key an address may make to a process; 0 for no limit.",
+    )
+    address_failure_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100, description="How many requests without a valid key an address may make at once, where they are limited."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks, comma-separated, whose `X-Forwarded-For` says who asks; `*` for all. "
+        "Without any, who asks is whoever connects.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for each in filter(None, map(str.strip, value.split(","))):
+            if each != "*":
+                try:
+                    ip_network(each)
+                except ValueError:
+                    raise ValueError("TRUSTED_PROXIES: not an address or a network") from None
+        return value
 
     @model_validator(mode="after")
     def _have_keys(self) -> Settings:

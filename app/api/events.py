@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 
 from app.api.contract import ContractRoute
-from app.api.edge import authenticate, read_headers
+from app.api.edge import identify, read_headers
 from app.deps import FeedOfProcess, Sessions
 from app.ledger import queries
 from generated import models
@@ -34,7 +34,7 @@ async def list_events(
     following = feed.list_next_events(ledger, after=after_sequence, limit=limit, wait_s=wait_seconds)
     page = await _unless_gone(request, following)
     # Whose key was revoked, or has expired, while he waited, is told nothing more.
-    await authenticate(request, read_headers(request))
+    await identify(request, read_headers(request))
     return page
 
 
