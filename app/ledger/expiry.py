@@ -12,7 +12,6 @@ import structlog
 from sqlalchemy import select
 
 from app.db import Database
-from app.ledger.refusals import Refusal
 from app.ledger.writer import LedgerWriter
 from app.models import heads
 
@@ -43,17 +42,17 @@ class Sweeper:
         while True:  # until it is cancelled
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await self._sweep()
+                while await self._sweep() == LEDGERS_MAX:
+                    pass  # there are more
             except Exception as error:
                 # The database is away, or too much waits: the next look comes soon, and reads do not rely on it.
                 log.warning("expiry_failed", error=type(error).__name__)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self) -> int:
+        """How many ledgers had holds that were due."""
         query = select(heads.c.ledger_id).where(heads.c.next_expiry <= self._clock()).order_by(heads.c.next_expiry)
         async with self._sessions() as session:
             due = list(await session.scalars(query.limit(LEDGERS_MAX)))
         for ledger_id in due:
-            try:
-                await self._writer.expire_holds(ledger_id)
-            except Refusal as refusal:
-                log.warning("expiry_failed", ledger_id=ledger_id, error=refusal.code)
+            await self._writer.expire_holds(ledger_id)
+        return len(due)
