@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from app.access.authentication import Authentication
 from app.access.known_keys import KnownKeys
 from app.access.rates import Buckets
+from app.access.tokens import Tokens
 from app.api import (
     accounts,
     balances,
@@ -53,11 +54,9 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.database = Database(settings)
         app.state.known_keys = KnownKeys(app.state.database.keys)
+        tokens = _tokens(settings, clock)
         app.state.authentication = Authentication(
-            settings.actors(),
-            app.state.known_keys,
-            clock,
-            open_to_all=settings.development and not settings.actors(),
+            settings.actors(), app.state.known_keys, tokens, clock, open_to_all=settings.lets_everybody_in
         )
         app.state.key_rates = Buckets(per_s=settings.key_requests_per_s, burst=settings.key_burst)
         app.state.address_rates = Buckets(per_s=settings.address_failures_per_s, burst=settings.address_failure_burst)
@@ -67,9 +66,11 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         )
         sweeper = Sweeper(app.state.database, app.state.writer, clock)
         app.state.known_keys.start()
+        if tokens is not None:
+            tokens.keys.start()
         app.state.feed.start()
         sweeper.start()
-        if not settings.actors():
+        if settings.lets_everybody_in:
             log.warning("no_api_key", detail="Serving without authentication, for development only.")
         # The server calls it before it waits for the requests in flight (app/server.py).
         yield {STOPPING: app.state.feed.stop}
@@ -77,6 +78,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         await app.state.writer.drain()
         await app.state.feed.close()
         await app.state.known_keys.close()
+        if tokens is not None:
+            await tokens.keys.close()
         await app.state.database.close()
 
     app = FastAPI(
@@ -108,6 +111,18 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         # As they are: a router that is included is matched by way of a copy, which costs every request.
         app.router.routes.extend(resource.router.routes)
     return app
+
+
+def _tokens(settings: Settings, clock: Callable[[], datetime]) -> Tokens | None:
+    if not settings.jwt_issuer:
+        return None
+    return Tokens(
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        jwks=settings.jwt_jwks,
+        claim=settings.jwt_claim,
+        clock=clock,
+    )
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -109,6 +110,27 @@ class Settings(DatabaseSettings):
         "Without any, who asks is whoever connects.",
     )
 
+    jwt_issuer: str = Field("", description="The issuer whose signed tokens are taken beside keys, if any.")
+    jwt_audience: str = Field("", description="What those tokens must name as their audience.")
+    jwt_jwks: str = Field(
+        "",
+        description="The issuer's public keys (JWKS): a file, or an `https://` address (on this machine `http://`).",
+    )
+    jwt_claim: str = Field("tallystick", description="The claim of a token that says what its bearer may do.")
+
+    @model_validator(mode="after")
+    def _know_the_issuer(self) -> Settings:
+        if any((self.jwt_issuer, self.jwt_audience, self.jwt_jwks)):
+            if not all((self.jwt_issuer, self.jwt_audience, self.jwt_jwks, self.jwt_claim)):
+                raise ValueError("JWT_ISSUER, JWT_AUDIENCE and JWT_JWKS belong together")
+            url = urlsplit(self.jwt_jwks)
+            if "://" in self.jwt_jwks and not (
+                (url.scheme == "https" and url.hostname)
+                or (url.scheme == "http" and url.hostname in ("localhost", "127.0.0.1", "::1"))
+            ):
+                raise ValueError("JWT_JWKS must be a file, or an https:// address")
+        return self
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_addresses(cls, value: str) -> str:
@@ -122,9 +144,14 @@ class Settings(DatabaseSettings):
 
     @model_validator(mode="after")
     def _have_keys(self) -> Settings:
-        if not self.actors() and not self.development:
+        if not self.actors() and not self.jwt_issuer and not self.development:
             raise ValueError("API_KEY is not set; set it, or DEVELOPMENT=true to serve without authentication")
         return self
+
+    @property
+    def lets_everybody_in(self) -> bool:
+        """Only for development, and only as long as there is nothing to ask for."""
+        return self.development and not self.actors() and not self.jwt_issuer
 
     def actors(self) -> dict[str, str]:
         """The label of each secret. Raises ValueError, without the secret, for one that may not be used."""
