@@ -247,6 +247,7 @@ def _prepare(client: httpx.Client) -> None:
     requests = [("/v1/ledgers", LEDGER)]
     requests += [("/v1/ledgers/main/accounts", account) for account in ACCOUNTS]
     requests += [("/v1/ledgers/main/transactions", each) for each in (DEPOSIT, FEE, FEE, FEE)]
+    requests += [("/v1/api-keys", {"name": name, "operations": ["read"]}) for name in ("first", "second")]
     for number, (path, body) in enumerate(requests):
         client.post(path, json=body, headers={KEY: f"prepare-{number}"}).raise_for_status()
 

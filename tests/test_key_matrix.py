@@ -1,6 +1,7 @@
 """Every operation × every kind of caller: what each is answered, as a table, which docs/keys.md shows."""
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,6 +14,7 @@ from tests.access import make_key, make_named_key
 from tests.books import new_key, open_account, post, transaction
 from tests.conformance import DOCUMENT
 from tests.conftest import ROOT, Service, serve
+from tests.test_tokens import KEYS, OTHER, claims, settings, sign
 
 OPERATIONS = {
     operation["operationId"]: (method.upper(), path, operation)
@@ -35,42 +37,45 @@ CALLERS = {
     "prefix": "a key with an account prefix that covers what is asked for",
     "outside": "a key with an account prefix that does not",
     "amount": "a key for smaller amounts",
+    "token": "a signed token for `read` and `hold`, in this ledger",
+    "stale": "a signed token whose time has passed",
+    "forged": "a token that somebody else signed",
 }
 # ✓ is carried out, · is answered without anything of others, 401 is `unauthenticated`, 403 `forbidden`, 404
 # `transaction_not_found` as for one that does not exist.
 EXPECTED = """
-| operation            | none | garbage | revoked | expired | operator | read | post | hold | admin | all | ledger | prefix | outside | amount |
-|----------------------|------|---------|---------|---------|----------|------|------|------|-------|-----|--------|--------|---------|--------|
-| getHealth            | ✓    | ✓       | ✓       | ✓       | ✓        | ✓    | ✓    | ✓    | ✓     | ✓   | ✓      | ✓      | ✓       | ✓      |
-| getReadiness         | ✓    | ✓       | ✓       | ✓       | ✓        | ✓    | ✓    | ✓    | ✓     | ✓   | ✓      | ✓      | ✓       | ✓      |
-| createLedger         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | 403 | 403    | 403    | 403     | ✓      |
-| listLedgers          | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | ·      | ✓      | ✓       | ✓      |
-| getLedger            | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | ✓       | ✓      |
-| updateLedger         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | 403    | 403     | ✓      |
-| createAccount        | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | ✓      | 403     | ✓      |
-| listAccounts         | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      |
-| getAccount           | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      |
-| updateAccount        | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | ✓      | 403     | ✓      |
-| listAccountEntries   | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      |
-| listAccountHolds     | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      |
-| getAccountBalance    | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      |
-| getTotals            | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      |
-| getTrialBalance      | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | 403    | 403     | ✓      |
-| postTransaction      | 401  | 401     | 401     | 401     | ✓        | 403  | ✓    | 403  | 403   | ✓   | 403    | ✓      | 403     | 403    |
-| – with `pending`     | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | ✓    | 403   | ✓   | 403    | ✓      | 403     | 403    |
-| listTransactions     | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      |
-| postTransactionBatch | 401  | 401     | 401     | 401     | ✓        | 403  | ✓    | 403  | 403   | ✓   | 403    | ✓      | 403     | 403    |
-| getTransaction       | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 404     | ✓      |
-| captureTransaction   | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | ✓    | 403   | ✓   | 403    | ✓      | 404     | 403    |
-| voidTransaction      | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | ✓    | 403   | ✓   | 403    | ✓      | 404     | ✓      |
-| reverseTransaction   | 401  | 401     | 401     | 401     | ✓        | 403  | ✓    | 403  | 403   | ✓   | 403    | ✓      | 404     | 403    |
-| closePeriod          | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | 403    | 403     | ✓      |
-| reopenPeriod         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | 403    | 403     | ✓      |
-| listEvents           | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | 403    | 403     | ✓      |
-| verifyLedger         | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | 403    | 403     | ✓      |
-| createApiKey         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | 403   | 403 | 403    | 403    | 403     | 403    |
-| listApiKeys          | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | 403   | 403 | 403    | 403    | 403     | 403    |
-| revokeApiKey         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | 403   | 403 | 403    | 403    | 403     | 403    |
+| operation            | none | garbage | revoked | expired | operator | read | post | hold | admin | all | ledger | prefix | outside | amount | token | stale | forged |
+|----------------------|------|---------|---------|---------|----------|------|------|------|-------|-----|--------|--------|---------|--------|-------|-------|--------|
+| getHealth            | ✓    | ✓       | ✓       | ✓       | ✓        | ✓    | ✓    | ✓    | ✓     | ✓   | ✓      | ✓      | ✓       | ✓      | ✓     | ✓     | ✓      |
+| getReadiness         | ✓    | ✓       | ✓       | ✓       | ✓        | ✓    | ✓    | ✓    | ✓     | ✓   | ✓      | ✓      | ✓       | ✓      | ✓     | ✓     | ✓      |
+| createLedger         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | 403 | 403    | 403    | 403     | ✓      | 403   | 401   | 401    |
+| listLedgers          | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | ·      | ✓      | ✓       | ✓      | ✓     | 401   | 401    |
+| getLedger            | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | ✓       | ✓      | ✓     | 401   | 401    |
+| updateLedger         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | 403    | 403     | ✓      | 403   | 401   | 401    |
+| createAccount        | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | ✓      | 403     | ✓      | 403   | 401   | 401    |
+| listAccounts         | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      | ✓     | 401   | 401    |
+| getAccount           | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      | ✓     | 401   | 401    |
+| updateAccount        | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | ✓      | 403     | ✓      | 403   | 401   | 401    |
+| listAccountEntries   | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      | ✓     | 401   | 401    |
+| listAccountHolds     | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      | ✓     | 401   | 401    |
+| getAccountBalance    | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      | ✓     | 401   | 401    |
+| getTotals            | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      | ✓     | 401   | 401    |
+| getTrialBalance      | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | 403    | 403     | ✓      | ✓     | 401   | 401    |
+| postTransaction      | 401  | 401     | 401     | 401     | ✓        | 403  | ✓    | 403  | 403   | ✓   | 403    | ✓      | 403     | 403    | 403   | 401   | 401    |
+| – with `pending`     | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | ✓    | 403   | ✓   | 403    | ✓      | 403     | 403    | ✓     | 401   | 401    |
+| listTransactions     | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 403     | ✓      | ✓     | 401   | 401    |
+| postTransactionBatch | 401  | 401     | 401     | 401     | ✓        | 403  | ✓    | 403  | 403   | ✓   | 403    | ✓      | 403     | 403    | 403   | 401   | 401    |
+| getTransaction       | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | ✓      | 404     | ✓      | ✓     | 401   | 401    |
+| captureTransaction   | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | ✓    | 403   | ✓   | 403    | ✓      | 404     | 403    | ✓     | 401   | 401    |
+| voidTransaction      | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | ✓    | 403   | ✓   | 403    | ✓      | 404     | ✓      | ✓     | 401   | 401    |
+| reverseTransaction   | 401  | 401     | 401     | 401     | ✓        | 403  | ✓    | 403  | 403   | ✓   | 403    | ✓      | 404     | 403    | 403   | 401   | 401    |
+| closePeriod          | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | 403    | 403     | ✓      | 403   | 401   | 401    |
+| reopenPeriod         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | ✓     | ✓   | 403    | 403    | 403     | ✓      | 403   | 401   | 401    |
+| listEvents           | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | 403    | 403     | ✓      | ✓     | 401   | 401    |
+| verifyLedger         | 401  | 401     | 401     | 401     | ✓        | ✓    | 403  | 403  | 403   | ✓   | 403    | 403    | 403     | ✓      | ✓     | 401   | 401    |
+| createApiKey         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | 403   | 403 | 403    | 403    | 403     | 403    | 403   | 401   | 401    |
+| listApiKeys          | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | 403   | 403 | 403    | 403    | 403     | 403    | 403   | 401   | 401    |
+| revokeApiKey         | 401  | 401     | 401     | 401     | ✓        | 403  | 403  | 403  | 403   | 403 | 403    | 403    | 403     | 403    | 403   | 401   | 401    |
 """  # noqa: E501
 HEADER, _, *ROWS = EXPECTED.strip().splitlines()
 
@@ -81,6 +86,7 @@ def cells(row: str) -> list[str]:
 
 TABLE = {cells(row)[0]: dict(zip(cells(HEADER)[1:], cells(row)[1:], strict=True)) for row in ROWS}
 LEDGER = "matrix"
+TOKEN = {"operations": ["read", "hold"], "ledgers": [LEDGER]}
 BOOKS = f"/v1/ledgers/{LEDGER}"
 INSIDE = {"debit": "shop:cash", "credit": "shop:sales"}
 NUMBERS = itertools.count(1)
@@ -105,8 +111,10 @@ class Books:
 
 
 @pytest.fixture(scope="module")
-def books(new_database: Callable[[], str]) -> Iterator[Books]:
-    with serve(new_database()) as service, service.client() as client:
+def books(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
+    jwks = tmp_path_factory.mktemp("issuer") / "jwks.json"
+    jwks.write_text(json.dumps({"keys": KEYS}))
+    with serve(new_database(), **settings(str(jwks))) as service, service.client() as client:
         yield prepare(service, client)
 
 
@@ -135,6 +143,9 @@ def prepare(service: Service, client: httpx.Client) -> Books:
         # Its name begins with that of the accounts, and it is no prefix of theirs by whole segments.
         "outside": make_key(client, account_prefix="shop:sal"),
         "amount": make_key(client, amount_max="99"),
+        "token": sign(claims(service, exp=service.clock.now.timestamp() + 3_600, tallystick=TOKEN)),
+        "stale": sign(claims(service, exp=service.clock.now.timestamp() - 60)),
+        "forged": sign(claims(service), OTHER),
     }
     return books
 

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from jwt.algorithms import get_default_algorithms
 
 from app.access import issuer_keys
@@ -141,6 +141,7 @@ def test_takes_a_token_signed_with_a_key_of_the_issuer(
     service: Service, private: Any, algorithm: str, kid: str
 ) -> None:
     token = sign(claims(service), private, algorithm, kid)
+    assert get(service, raw({"alg": "RS256", "kid": "rsa"}, claims(service), rs256)).status_code == 200
     for _ in range(2):  # verified, and known
         assert get(service, token).status_code == 200
     assert get(service, sign(claims(service, aud=["other", AUDIENCE]), private, algorithm, kid)).status_code == 200
@@ -192,6 +193,10 @@ def hs256(key: bytes) -> Callable[[bytes], bytes]:
     return lambda signed: hmac.digest(key, signed, hashlib.sha256)
 
 
+def rs256(signed: bytes) -> bytes:
+    return RSA.sign(signed, padding.PKCS1v15(), hashes.SHA256())
+
+
 def at(service: Service, distance: timedelta) -> float:
     return (service.clock.now + distance).timestamp()
 
@@ -226,10 +231,10 @@ FORGED: dict[str, Forge] = {
     "a key of 1024 bits": lambda s: raw({"alg": "RS256", "kid": "short"}, claims(s), lambda _: b"x" * 128),
     "a key that the token brings": lambda s: sign(claims(s), OTHER, kid="own", jwk=jwk("own", "RS256", OTHER)),
     "an address that the token brings": lambda s: sign(claims(s), OTHER, kid="own", jku="http://127.0.0.1/"),
-    "crit": lambda s: sign(claims(s), crit=["exp"], exp=1),
-    "crit that is known": lambda s: raw({"alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": True}, claims(s)),
-    "an empty crit": lambda s: sign(claims(s), crit=[]),
-    "b64 false": lambda s: raw({"alg": "RS256", "kid": "rsa", "b64": False}, claims(s)),
+    "crit": lambda s: raw({"alg": "RS256", "kid": "rsa", "crit": ["exp"], "exp": 1}, claims(s), rs256),
+    "crit that is known": lambda s: raw({"alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": True}, claims(s), rs256),
+    "an empty crit": lambda s: raw({"alg": "RS256", "kid": "rsa", "crit": []}, claims(s), rs256),
+    "b64 false": lambda s: raw({"alg": "RS256", "kid": "rsa", "b64": False}, claims(s), rs256),
     "expired": lambda s: sign(claims(s, exp=at(s, EARLIER))),
     "no exp": lambda s: sign(claims(s, exp=None)),
     "exp of text": lambda s: sign(claims(s, exp="9999999999")),
@@ -246,7 +251,7 @@ FORGED: dict[str, Forge] = {
     "no issuer": lambda s: sign(claims(s, iss=None)),
     "no subject and no label": lambda s: sign(claims(s, sub=None)),
     "a subject that is no label": lambda s: sign(claims(s, sub="a b")),
-    "a subject that is a number": lambda s: raw({"alg": "RS256", "kid": "rsa"}, claims(s, sub=7)),
+    "a subject that is a number": lambda s: raw({"alg": "RS256", "kid": "rsa"}, claims(s, sub=7), rs256),
     "the operator": lambda s: sign(claims(s, sub="operator")),
     "the ledger itself": lambda s: sign(claims(s, tallystick={"operations": ["read"], "label": "system"})),
     "no claim": lambda s: sign(claims(s, tallystick=None)),
