@@ -49,7 +49,7 @@ class Settings(DatabaseSettings):
 
     api_key: SecretStr = Field(
         SecretStr(""),
-        description="The API keys, comma-separated: each a bare secret (its events' actor is `operator`) or "
+        description="The operator's keys, comma-separated: each a bare secret (its events' actor is `operator`) or "
         "`label:secret`. A secret has at least 16 characters.",
     )
     development: bool = Field(
