@@ -326,7 +326,9 @@ class AccountEntry(BaseModel):
 
     version: Annotated[int, Field(ge=1, le=9007199254740991)]
     """
-    The number of the entry in its account.
+    The number of the entry in its account. Holds and what releases them make entries too, which post nothing
+    and are on no statement, so there may be gaps.
+
     """
     sequence: EventSequence
     side: Side
@@ -428,6 +430,12 @@ class PostingRequest(BaseModel):
 
 
 class PostTransactionRequest(BaseModel):
+    """
+    A transaction, or with `pending` a hold. Only a hold takes an `expires_at`, which lies after the service's
+    clock; without one it lasts until somebody ends it.
+
+    """
+
     model_config = ConfigDict(
         extra="forbid",
     )
@@ -462,8 +470,8 @@ class CaptureTransactionRequest(BaseModel):
     )
     amounts: Annotated[list[CaptureAmount] | MISSING, Field(max_length=500, min_length=1)] = MISSING
     """
-    What is captured of which postings, each named at most once; the others are not captured. All that
-    remains of every posting is captured if this is left out.
+    What is captured of which postings, each named at most once; the others are not captured, and are released
+    or kept as `remainder` says. All that remains of every posting is captured if this is left out.
 
     """
     remainder: Remainder | MISSING = MISSING
@@ -505,8 +513,9 @@ class PostTransactionBatchRequest(BaseModel):
 
 class Posting(BaseModel):
     """
-    What one posting did. `amount` is what it posted or, of a hold, what it holds; of a void or an expiry it is
-    zero. `released` is what it gave back of a hold without posting it, zero everywhere else.
+    What one posting did. `amount` is what it posted or, of a hold, what it holds; it is zero where something
+    was only released, as by a void or an expiry. `released` is what it gave back of a hold without posting it,
+    zero everywhere else.
 
     """
 
@@ -916,8 +925,8 @@ class TransactionState(BaseModel):
     metadata: Metadata
     hold_status: StrictStr | None
     """
-    Of a hold: `pending`, `captured`, `voided` or `expired`, after what ended it; more may follow. Null for any
-    other kind.
+    Of a hold: `pending` while something remains of it; else `captured`, `voided` or `expired` after the event
+    that ended it, whatever was captured before; more may follow. Null for any other kind.
 
     """
     hold_lines: list[HoldLine]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from app.db import Database, is_transient
 from app.ledger.refusals import LedgerNotFound
-from app.ledger.verify import VerificationReport, verify_ledger
+from app.ledger.verify import PARTS, VerificationReport, verify_ledger
 from app.models import heads, ledgers
 from app.settings import Settings
 
@@ -64,11 +64,11 @@ async def _verify(database: Database, only: str | None) -> bool:
 
 
 async def _verify_one(database: Database, name: str, sequence: int) -> VerificationReport:
-    with tqdm(total=2 * sequence, desc=name, unit=" events", disable=None) as bar:
+    with tqdm(total=len(PARTS) * sequence, desc=name, unit=" events", disable=None) as bar:
 
-        def advance(what: str, done: int) -> None:
-            # The accounts are walked after the events; each has the number of the event that opened it.
-            bar.update(max(0, done + (sequence if what == "accounts" else 0) - bar.n))
+        def advance(part: str, done: int) -> None:
+            # The parts are walked one after the other; an account and a hold has the number of its event.
+            bar.update(max(0, done + PARTS.index(part) * sequence - bar.n))
 
         report = await verify_ledger(database.sessions, name, progress=advance)
         bar.update(max(0, bar.total - bar.n))

@@ -93,23 +93,35 @@ INVARIANTS = {
          using (ledger_id) where h.sequence <> coalesce(last, 0)""",
     "each posting has its two entries": """
         with said as (
-          select ledger_id, sequence, string_to_array(posting, ' ')::numeric[] p
-            from events, unnest(string_to_array(postings, ';')) posting),
+          select ledger_id, sequence, p, case kind when 'transaction_held' then 0 else p[5] end posted,
+                 case when kind = 'transaction_held' then p[5] when p[6] is null then 0 else -p[5] - p[6] end pending
+            from events, unnest(string_to_array(postings, ';')) posting,
+                 lateral (select string_to_array(posting, ' ')::numeric[] p) x),
         sides as (
-          select ledger_id, sequence, p[1] account_id, p[2] as version, true debit, p[5] posted from said
-          union all select ledger_id, sequence, p[3], p[4], false, p[5] from said)
-        select * from sides full join entries using (ledger_id, sequence, account_id, version, debit, posted)
+          select ledger_id, sequence, p[1] account_id, p[2] as version, true debit, posted, pending from said
+          union all select ledger_id, sequence, p[3], p[4], false, posted, pending from said)
+        select * from sides full join entries using (ledger_id, sequence, account_id, version, debit, posted, pending)
          where entries.balance is null or sides is null""",
-    "every event has its one key": """
+    "pending counters are what remains of live holds": """
+        with remaining as (
+          select ledger_id, debit_id account_id, held - captured - released debits, 0 credits from hold_lines
+          union all select ledger_id, credit_id, 0, held - captured - released from hold_lines)
+        select a.ledger_id, a.path from accounts a left join remaining r using (ledger_id, account_id)
+         group by a.ledger_id, a.account_id, a.path, a.debits_pending, a.credits_pending
+        having (a.debits_pending, a.credits_pending)
+            <> (coalesce(sum(r.debits), 0), coalesce(sum(r.credits), 0))""",
+    "every event has its one key, and an expiry none": """
         with effects as (
           select ledger_id, generate_series(sequence, sequence + coalesce(events, 1) - 1) as sequence
             from idempotency_keys where refusal is null)
         select ledger_id, sequence, count(*), count(e.kind)
           from effects full join events e using (ledger_id, sequence)
+         where e.kind is distinct from 'transaction_expired'
          group by ledger_id, sequence having count(*) <> 1 or count(e.kind) <> 1
         union all
         select e.ledger_id, e.sequence, 0, 0 from events e
-         where not exists (select from effects f where f.ledger_id = e.ledger_id and f.sequence = e.sequence)""",
+         where (kind = 'transaction_expired')
+               = exists (select from effects f where f.ledger_id = e.ledger_id and f.sequence = e.sequence)""",
     "late entries stand beside their entries": """
         select l.* from late_entries l left join entries e using (ledger_id, account_id, version)
          where e.version is null or l.effective_at >= e.latest_effective""",

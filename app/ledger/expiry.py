@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import select
 
 from app.db import Database
+from app.ledger.refusals import Refusal
 from app.ledger.writer import LedgerWriter
 from app.models import heads
 
@@ -45,14 +46,20 @@ class Sweeper:
                 while await self._sweep() == LEDGERS_MAX:
                     pass  # there are more
             except Exception as error:
-                # The database is away, or too much waits: the next look comes soon, and reads do not rely on it.
+                # The database is away: the next look comes soon, and reads do not rely on it.
                 log.warning("expiry_failed", error=type(error).__name__)
 
     async def _sweep(self) -> int:
-        """How many ledgers had holds that were due."""
+        """How many ledgers had holds that were due, and have none any more."""
         query = select(heads.c.ledger_id).where(heads.c.next_expiry <= self._clock()).order_by(heads.c.next_expiry)
         async with self._sessions() as session:
             due = list(await session.scalars(query.limit(LEDGERS_MAX)))
+        swept = 0
         for ledger_id in due:
-            await self._writer.expire_holds(ledger_id)
-        return len(due)
+            try:
+                await self._writer.expire_holds(ledger_id)
+                swept += 1
+            except Refusal as refusal:
+                # The others are not to wait for it.
+                log.warning("expiry_failed", ledger_id=ledger_id, error=refusal.code)
+        return swept

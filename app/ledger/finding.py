@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import BigInteger
 
+from app.ledger import queries
 from app.ledger.history import FOR_EVER, Moment, last_recorded
 from app.ledger.queries import (
     AccountState,
@@ -20,6 +21,8 @@ from app.ledger.queries import (
     _get_head,
     _read_events,
     _read_page,
+    account_size,
+    event_size,
 )
 from app.ledger.statements import VERSIONS_OF
 from app.ledger.values import EARLIEST, Event
@@ -45,7 +48,7 @@ async def find_accounts(
     ledger_id, sequence = await _get_head(session, ledger, now=now)
     filtered = accounts.c.asset == asset if asset is not None else accounts.c.status == status
     query = _accounts(ledger_id).where(filtered)
-    rows, more = await _read_page(session, query, accounts.c.path, "oldest", after, limit)
+    rows, more = await _read_page(session, query, accounts.c.path, "oldest", after, limit, account_size)
     return Page([_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
 
 
@@ -54,12 +57,17 @@ async def list_accounts_below(
 ) -> Page[AccountState, str]:
     """The account of the path itself, then those below it. Raises `LedgerNotFound`, `ExpiryDue`."""
     ledger_id, sequence = await _get_head(session, ledger, now=now)
-    query = _accounts(ledger_id)
-    first = list(await session.execute(query.where(accounts.c.path == prefix))) if after is None else []
+    query, first = _accounts(ledger_id), []
+    if after is None:
+        itself = query.where(accounts.c.path == prefix)
+        first, _ = await _read_page(session, itself, accounts.c.path, "oldest", None, 1, account_size)
     # By a range of bytes: `;` is what follows `:`. Between the path and this range others may lie.
     below = query.where(accounts.c.path >= f"{prefix}:", accounts.c.path < f"{prefix};")
-    after = None if after == prefix else after
-    rows, more = await _read_page(session, below, accounts.c.path, "oldest", after, limit - len(first))
+    after, count = None if after == prefix else after, limit - len(first)
+    found, more = await _read_page(session, below, accounts.c.path, "oldest", after, count, account_size)
+    allowed = queries.PAGE_BYTES_MAX - first[0].bytes_so_far if first else None
+    rows = [row for row in found if allowed is None or row.bytes_so_far <= allowed]
+    more = more or len(rows) < len(found)
     items = [_account_state(row, sequence) for row in (*first, *rows)]
     return Page(items, items[-1].path if more else None, sequence)
 
@@ -81,7 +89,7 @@ async def find_transactions(
     ledger_id, sequence = await _get_head(session, ledger)
     filtered = events.c.reference == reference if reference is not None else events.c.group == group
     query = _events(ledger_id).where(events.c.postings.is_not(None), filtered)
-    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit)
+    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit, event_size)
     found = await _read_events(session, ledger_id, rows)
     return Page(found, found[-1].sequence if more else None, sequence)
 
@@ -184,7 +192,7 @@ async def _read_in_order(
     asked = bindparam("sequences", sequences, type_=ARRAY(BigInteger))
     found = func.unnest(asked).table_valued("sequence", with_ordinality="place", name="found").render_derived()
     query = _events(ledger_id).join(found, found.c.sequence == events.c.sequence).add_columns(found.c.place)
-    rows, more = await _read_page(session, query, found.c.place, "oldest", None, limit)
+    rows, more = await _read_page(session, query, found.c.place, "oldest", None, limit, event_size)
     return await _read_events(session, ledger_id, rows), more
 
 

@@ -1,12 +1,13 @@
 """Reads. Each runs in one snapshot, and says the sequence of the log that it was read at."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, Select, Text, cast, func, literal_column, null, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.expression import ColumnCollection
 
 from app.ledger.refusals import AccountNotFound, LedgerNotFound, SequenceOutOfRange
 from app.ledger.values import (
@@ -22,9 +23,17 @@ from app.ledger.values import (
 from app.models import accounts, entries, events, heads, ledgers
 
 Order = Literal["newest", "oldest"]
+Columns = ColumnCollection[str, Any]
+# What an item of a list may be as JSON, from the columns of its row.
+Size = Callable[[Columns], ColumnElement[int]]
 
-# A page ends where it has this many bytes of postings and metadata, however many items were asked for.
-PAGE_BYTES_MAX = 1_000_000
+# A page ends before it would have this many bytes of JSON, however many items were asked for; one it always has.
+PAGE_BYTES_MAX = 2_000_000
+# What an item has at most beside its free text: names of properties, numbers and instants, and an account's path.
+ITEM_BYTES = 500
+_ACCOUNT_BYTES = 1_200
+# What a posting has at most: two paths of 255 characters, an asset, amounts of 38 digits, and two versions.
+_POSTING_BYTES = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,7 @@ async def list_ledgers(
 ) -> Page[LedgerState, str]:
     """By name; only those `among` some, if that is not None."""
     query = _ledgers() if among is None else _ledgers().where(ledgers.c.name.in_(sorted(among)))
-    rows, more = await _read_page(session, query, ledgers.c.name, "oldest", after, limit)
+    rows, more = await _read_page(session, query, ledgers.c.name, "oldest", after, limit, _ledger_size)
     return Page([_ledger_state(row) for row in rows], rows[-1].name if more else None, 0)
 
 
@@ -176,7 +185,8 @@ async def list_accounts(
 ) -> Page[AccountState, str]:
     """In the bytewise order of their paths. Raises `LedgerNotFound`, `ExpiryDue`."""
     ledger_id, sequence = await _get_head(session, ledger, now=now)
-    rows, more = await _read_page(session, _accounts(ledger_id), accounts.c.path, "oldest", after, limit)
+    query = _accounts(ledger_id)
+    rows, more = await _read_page(session, query, accounts.c.path, "oldest", after, limit, account_size)
     return Page([_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
 
 
@@ -224,7 +234,7 @@ async def list_account_entries(
     if account_id is None:
         raise AccountNotFound()
     query = _statement(ledger_id, account_id)
-    rows, more = await _read_page(session, query, entries.c.version, order, after, limit)
+    rows, more = await _read_page(session, query, entries.c.version, order, after, limit, _line_size)
     return Page([_statement_line(row) for row in rows], rows[-1].version if more else None, sequence)
 
 
@@ -237,13 +247,9 @@ def _statement(ledger_id: int, account_id: int) -> Select[Any]:
             entries.c.posted,
             entries.c.balance,
             entries.c.latest_effective,
-            events.c.recorded_at,
-            events.c.effective_at,
-            events.c.reference,
-            events.c.group,
-            events.c.description,
+            *ENTRY_EVENT.c,
         )
-        .join(events, (events.c.ledger_id == entries.c.ledger_id) & (events.c.sequence == entries.c.sequence))
+        .join(ENTRY_EVENT, true())
         .where(entries.c.ledger_id == ledger_id, entries.c.account_id == account_id, entries.c.posted > 0)
     )
 
@@ -281,7 +287,7 @@ async def list_transactions(
     """Raises `LedgerNotFound`."""
     ledger_id, sequence = await _get_head(session, ledger)
     query = _events(ledger_id).where(events.c.postings.is_not(None))
-    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit)
+    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit, event_size)
     found = await _read_events(session, ledger_id, rows)
     return Page(found, found[-1].sequence if more else None, sequence)
 
@@ -300,27 +306,45 @@ async def list_events(session: AsyncSession, ledger: str, *, after: int, limit: 
     ledger_id, sequence = await _get_head(session, ledger)
     if after > sequence:
         raise SequenceOutOfRange()
-    rows, _ = await _read_page(session, _events(ledger_id), events.c.sequence, "oldest", after, limit)
+    query = _events(ledger_id)
+    rows, _ = await _read_page(session, query, events.c.sequence, "oldest", after, limit, event_size)
     found = await _read_events(session, ledger_id, rows)
     return LogPage(found, found[-1].sequence if found else after, sequence)
 
 
 async def _read_page(
-    session: AsyncSession, query: Select[Any], column: Any, order: Order, after: str | int | None, limit: int
+    session: AsyncSession,
+    query: Select[Any],
+    column: Any,
+    order: Order,
+    after: str | int | None,
+    limit: int,
+    size: Size,
 ) -> tuple[list[Row[Any]], bool]:
-    """The rows of a page in the order of a column, and whether more may follow them."""
+    """The rows of a page in the order of a column, with the bytes of JSON that they may become so far, and whether
+    more follow them."""
+
+    def placed(column: Any) -> Any:
+        return column.desc() if order == "newest" else column
+
     if after is not None:
         query = query.where(column < after if order == "newest" else column > after)
-    placed = column.desc() if order == "newest" else column
-    size = func.coalesce(func.length(events.c.postings), 0) + func.coalesce(func.pg_column_size(events.c.metadata), 0)
-    # One row more than was asked for tells whether anything follows. The sum runs along the index, and stops with it.
-    page = query.add_columns(size.label("bytes"), func.sum(size).over(order_by=placed).label("bytes_so_far"))
-    inner = page.order_by(placed).limit(limit + 1).subquery()
-    outer = select(inner).where(inner.c.bytes_so_far - inner.c.bytes < PAGE_BYTES_MAX)
-    placed = inner.c[column.name].desc() if order == "newest" else inner.c[column.name]
-    rows = list(await session.execute(outer.order_by(placed)))
-    more = len(rows) > limit or (bool(rows) and rows[-1].bytes_so_far >= PAGE_BYTES_MAX)
-    return rows[:limit], more
+    place = placed(column)
+    # What is stored is no longer than what is said. Its sum stops the page without unpacking what it will not show.
+    stored = func.coalesce(func.pg_column_size(query.selected_columns.get("metadata", null())), 0)
+    rows_before = {"order_by": place, "rows": (None, -1)}
+    numbered = query.add_columns(
+        func.row_number().over(order_by=place).label("number"),
+        func.coalesce(func.sum(stored).over(**rows_before), 0).label("stored_before"),
+    )
+    # One row more than was asked for tells whether anything follows. The windows run along the index, and stop with it.
+    few = numbered.order_by(place).limit(limit + 1).subquery()
+    so_far = func.sum(size(few.c)).over(order_by=placed(few.c[column.name])).label("bytes_so_far")
+    looked_at = or_(few.c.number <= 2, few.c.stored_before <= PAGE_BYTES_MAX)
+    sized = select(few, so_far, func.count().over().label("found")).where(looked_at).subquery()
+    fits = or_(sized.c.number == 1, sized.c.bytes_so_far <= PAGE_BYTES_MAX)
+    rows = list(await session.execute(select(sized).where(fits).order_by(sized.c.number)))
+    return rows[:limit], bool(rows) and rows[0].found > len(rows[:limit])
 
 
 def _events(ledger_id: int) -> Select[Any]:
@@ -391,6 +415,44 @@ def _posting(numbers: tuple[int, ...], known: dict[int, tuple[str, str]]) -> Pos
         released=released,
         hold_posting=hold_posting,
     )
+
+
+# The event of an entry, fenced: where few entries seem to qualify, a plan would rather scan all events.
+ENTRY_EVENT = (
+    select(
+        events.c.recorded_at,
+        events.c.effective_at,
+        events.c.reference,
+        events.c.group,
+        events.c.description,
+    )
+    .where(events.c.ledger_id == entries.c.ledger_id, events.c.sequence == entries.c.sequence)
+    .offset(literal_column("0"))
+    .lateral("event")
+)
+
+
+def event_size(row: Columns) -> ColumnElement[int]:
+    count = func.length(row.postings) - func.length(func.replace(row.postings, ";", "")) + 1
+    said = _bytes_said(row.reference, row.group, row.description, row.metadata, row.configuration)
+    return ITEM_BYTES + _POSTING_BYTES * func.coalesce(count, 0) + said
+
+
+def account_size(row: Columns) -> ColumnElement[int]:
+    return _ACCOUNT_BYTES + _bytes_said(row.description, row.metadata)
+
+
+def _ledger_size(row: Columns) -> ColumnElement[int]:
+    return ITEM_BYTES + _bytes_said(row.description, row.metadata)
+
+
+def _line_size(row: Columns) -> ColumnElement[int]:
+    return ITEM_BYTES + _bytes_said(row.reference, row.group, row.description)
+
+
+def _bytes_said(*columns: ColumnElement[Any]) -> ColumnElement[int]:
+    """What these are as JSON, which is as it will be answered or longer."""
+    return func.octet_length(cast(func.json_build_array(*columns), Text))
 
 
 _DESCRIBED = (events.c.description, events.c.metadata)

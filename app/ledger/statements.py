@@ -6,6 +6,7 @@ before a place: what comes after it does so only if it is late. So the balance a
 `history`, with the place in the stead of an instant.
 """
 
+import json
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -13,11 +14,21 @@ from typing import Any
 from sqlalchemy import Select, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.ledger import queries
 from app.ledger.history import FOR_EVER, VERSIONS, Moment
-from app.ledger.queries import Order, Page, StatementLine, _get_head, _statement, _statement_line
+from app.ledger.queries import (
+    ENTRY_EVENT,
+    ITEM_BYTES,
+    Order,
+    Page,
+    StatementLine,
+    _get_head,
+    _statement,
+    _statement_line,
+)
 from app.ledger.refusals import AccountNotFound
 from app.ledger.values import EARLIEST, Side
-from app.models import accounts, entries, events, late_entries
+from app.models import accounts, entries, late_entries
 
 _INSTANT = timedelta(microseconds=1)
 
@@ -50,6 +61,16 @@ def _place(line: StatementLine) -> Moment:
     return Moment(line.effective_at, line.version)
 
 
+def _cut(lines: list[StatementLine], limit: int) -> tuple[list[StatementLine], bool]:
+    """As many of the lines as a page holds, and whether more follow."""
+    size = 0
+    for count, line in enumerate(lines[:limit]):
+        size += ITEM_BYTES + len(json.dumps((line.reference, line.group, line.description)))
+        if count and size > queries.PAGE_BYTES_MAX:
+            return lines[:count], True
+    return lines[:limit], len(lines) > limit
+
+
 @dataclass(frozen=True, slots=True)
 class _Statement:
     """An account's entries as known at one sequence."""
@@ -75,7 +96,7 @@ class _Statement:
         for number, line in enumerate(lines):
             balance += self._raised(line)
             lines[number] = replace(line, balance=balance)
-        return lines[:limit], len(lines) > limit
+        return _cut(lines, limit)
 
     async def read_backward(self, after: Moment | None, limit: int) -> tuple[list[StatementLine], bool]:
         # The place just before `after`: versions are whole numbers.
@@ -93,13 +114,13 @@ class _Statement:
         for number, line in enumerate(lines):
             lines[number] = replace(line, balance=balance)
             balance -= self._raised(line)
-        return lines[:limit], len(lines) > limit
+        return _cut(lines, limit)
 
     def _raised(self, line: StatementLine) -> int:
         return line.amount if line.side == self.normal_side else -line.amount
 
     def _on_time(self) -> Select[Any]:
-        effective_at = func.coalesce(events.c.effective_at, events.c.recorded_at)
+        effective_at = func.coalesce(ENTRY_EVENT.c.effective_at, ENTRY_EVENT.c.recorded_at)
         return _statement(self.ledger_id, self.account_id).where(effective_at == entries.c.latest_effective)
 
     def _late(self, known: int) -> Select[Any]:

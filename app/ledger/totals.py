@@ -70,17 +70,18 @@ async def _sum(
         bounds |= {"prefix": prefix, "below": f"{prefix}:", "beyond": f"{prefix};"}
     if as_of.is_past:
         bounds |= {"sequence": sequence, "effective": as_of.effective_bound}
-    rows = list(await session.execute(_statement(what, prefix is not None, as_of.is_past), bounds))
+    statement = _statement(what, prefix is not None, as_of.is_past, sequence < last)
+    rows = list(await session.execute(statement, bounds))
     return rows[:limit], len(rows) > limit, sequence
 
 
 @cache
-def _statement(what: str, below_prefix: bool, past: bool) -> TextClause:
-    """One of the few statements that these parts make."""
+def _statement(what: str, below_prefix: bool, past: bool, known: bool) -> TextClause:
+    """One of the few statements that these parts make; `known` is whether the log goes on after :sequence."""
     parts = [_SUMS[what, past], _BELOW if below_prefix else _ALL]
     if past:
         # Only what was open by then; later accounts held nothing, and their assets may not have been there.
-        parts += [_THEN, " where a.account_id <= :sequence and a.asset > :after"]
+        parts += [_THEN.replace("{all}", _ALL_THEN[known]), " where a.account_id <= :sequence and a.asset > :after"]
     else:
         parts.append(" where a.asset > :after")
     return text("".join((*parts, " group by a.asset order by a.asset limit :limit")))
@@ -88,21 +89,38 @@ def _statement(what: str, below_prefix: bool, past: bool) -> TextClause:
 
 _POSTED = """case a.normal_side when 'debit' then a.debits_posted - a.credits_posted
                             else a.credits_posted - a.debits_posted end"""
-# What an account had then. Most have nothing later, and what they have is what they had: no search for those.
+# What an account had then. Most have nothing later, and what they have is what they had. Of a short account the last
+# entry by then is found by reading backward, which is the formula of `history` without its searches: what follows
+# the last entry with `latest_effective` up to :effective counts only if it is late. Only long accounts are searched.
+_SHORT = 64
 _THEN = "".join(
     (
         """
  cross join lateral (
-  select case when a.latest_effective <= :effective
-               and (a.version = 0 or (select sequence from entries where ledger_id = a.ledger_id
-                                         and account_id = a.account_id and version = a.version) <= :sequence)
-              then """,
+  select case when {all} then """,
         _POSTED,
+        f" when a.version <= {_SHORT} then",
+        """ coalesce((
+           select balance from entries where ledger_id = a.ledger_id and account_id = a.account_id
+              and latest_effective <= :effective and sequence <= :sequence order by version desc limit 1), 0)
+         + case when a.latest_effective <= :effective then 0 else coalesce((
+           select sum(late.amount) from late_entries as late
+            cross join lateral (
+                  select latest_effective, sequence from entries
+                   where ledger_id = a.ledger_id and account_id = a.account_id and version = late.version offset 0) as e
+            where late.ledger_id = a.ledger_id and late.account_id = a.account_id
+              and late.effective_at <= :effective and e.latest_effective > :effective and e.sequence <= :sequence), 0)
+           end""",
         " else (select past.posted from (select 1) as one",
         POSTED,
-        ") end as posted) as past",
+        ") end as posted offset 0) as past",
     )
 )
+# Whether an account's last entry was there by then: to know it of the log up to now, no entry is read.
+_ALL_THEN = {
+    False: "a.latest_effective <= :effective",
+    True: "a.version = 0",
+}
 _RAISED = "a.debits_posted - a.credits_posted"
 _RAISED_THEN = "case a.normal_side when 'debit' then past.posted else -past.posted end"
 _SUMS = {
