@@ -197,11 +197,11 @@ def test_a_key_works_on_every_process_at_once_and_is_refused_by_all_within_a_sec
             with client_of(other, made["secret"]) as caller:
                 assert caller.get("/v1/ledgers").status_code == 200
                 assert operator.post(f"/v1/api-keys/{made['api_key']['name']}/revoke").status_code == 200
-                revoked = time.monotonic()
+                revoked = asked = time.monotonic()
                 while caller.get("/v1/ledgers").status_code == 200:
-                    pass
-                slowest = max(slowest, time.monotonic() - revoked)
-    assert slowest < 1
+                    slowest = max(slowest, asked - revoked)
+                    asked = time.monotonic()
+    assert slowest < 1, "the last request that was let in was sent within a second"
 
 
 def test_a_key_that_is_waiting_for_events_when_it_is_revoked_is_told_none(books: Books) -> None:
@@ -221,8 +221,10 @@ def test_no_key_is_trusted_for_longer_than_a_second_without_a_look(database: str
             assert caller.get("/v1/ledgers").status_code == 200
             with holding(database, "lock table api_keys"):
                 held = time.monotonic()
+                asked = held
                 while (answer := caller.get("/v1/ledgers")).status_code == 200:
-                    assert time.monotonic() - held < 1.2
+                    assert asked - held < 1
+                    asked = time.monotonic()
                 assert code(answer) == (503, "storage_unavailable")
                 assert code(caller.get("/v1/ledgers")) == (503, "storage_unavailable")
                 assert operator.get("/v1/ledgers").status_code == 200
@@ -232,16 +234,15 @@ def test_no_key_is_trusted_for_longer_than_a_second_without_a_look(database: str
 
 
 def test_a_known_key_costs_no_look_at_the_database(database: str) -> None:
-    """What looks at the keys is the task alone, however many requests come."""
+    """What looks at the keys is the task alone, three times a second, however many requests come."""
     looks = "select seq_scan + idx_scan as count from pg_stat_user_tables where relname = 'api_keys'"
     with serve(database) as service, service.client() as operator, service.client(make_key(operator)) as caller:
-        before, seen = fetch_now(database, looks)[0]["count"], 0
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
+        before, began = fetch_now(database, looks)[0]["count"], time.monotonic()
+        for _ in range(300):
             assert caller.get("/v1/ledgers/nowhere").status_code == 404
-            seen += 1
         time.sleep(1.2)  # the server's statistics arrive up to a second later
-        assert fetch_now(database, looks)[0]["count"] - before < 20 < 100 < seen
+        found = fetch_now(database, looks)[0]["count"] - before
+    assert found < 10 + 4 * (time.monotonic() - began) < 300
 
 
 # A prefix covers whatever is named
