@@ -45,7 +45,8 @@ OF_THE_STATE = {
     "idempotency_key_reused", "account_exists", "limit_not_met", "reference_exists", "time_out_of_range",
     "unknown_account", "asset_mismatch", "amount_overflow", "insufficient_funds", "maximum_exceeded",
     "batch_refused", "revision_conflict", "version_conflict", "period_closed", "account_frozen", "account_closed",
-    "account_not_empty", "api_key_exists", "api_key_not_found",
+    "account_not_empty", "not_pending", "already_captured", "already_voided", "hold_expired", "capture_exceeds_hold",
+    "not_reversible", "already_reversed", "api_key_exists", "api_key_not_found",
 }  # fmt: skip
 # What a request may be refused for although no schema can say it.
 BEYOND_SCHEMAS = {"invalid_cursor"}
@@ -60,6 +61,9 @@ ACCOUNTS = [
 ]
 DEPOSIT = {"postings": [{"debit_account": "bank:cash", "credit_account": "users:42:wallet", "amount": "100000"}]}
 FEE = {"postings": [{"debit_account": "users:42:wallet", "credit_account": "fees", "amount": "25"}]}
+HOLD = {"postings": FEE["postings"] * 2, "pending": True, "group": "order-78"}
+# Their sequences are among the dictionaries too: first the posts, then the holds.
+TRANSACTIONS = [DEPOSIT, *[FEE] * 12, *[HOLD] * 24]
 
 
 @dataclass
@@ -106,7 +110,7 @@ def refusal_is_the_contracts(ctx: Any, response: Any, case: Any) -> None:
         wrong = {place.value for place, part in case.meta.components.items() if part.mode.is_negative} - {"header"}
         assert not wrong or code not in OF_THE_STATE, f"What is not well formed got as far as {code}"
     elif code not in OF_THE_STATE | BEYOND_SCHEMAS:
-        beyond = _moves_in_a_circle(case.body) or _has_two_filters(case.query or {})
+        beyond = _is_impossible(case.body) or _has_two_filters(case.query or {})
         assert beyond, f"What is well formed was refused as {code}"
 
 
@@ -129,11 +133,19 @@ def _codes(response: dict[str, Any]) -> list[str]:
     return response["x-codes"]
 
 
-def _moves_in_a_circle(body: Any) -> bool:
-    """A posting within one account, which no schema can rule out."""
-    transactions = body.get("transactions", [body]) if isinstance(body, dict) else []
+def _is_impossible(body: Any) -> bool:
+    """A posting within one account, an expiry of what is no hold, or a posting that is captured twice at once, none of
+    which a schema can rule out."""
+    if not isinstance(body, dict):
+        return False
+    transactions = body.get("transactions", [body])
     postings = [posting for each in transactions for posting in each.get("postings", [])]
-    return any(each["debit_account"] == each["credit_account"] for each in postings)
+    captured = [each["posting"] for each in body.get("amounts", [])]
+    return (
+        any(each["debit_account"] == each["credit_account"] for each in postings)
+        or any("expires_at" in each and not each.get("pending", False) for each in transactions)
+        or len(set(captured)) < len(captured)
+    )
 
 
 # What stands beside an order counts as one filter, the two ends of a range together.
@@ -246,7 +258,7 @@ def _tells_of_a_fault(line: str) -> bool:
 def _prepare(client: httpx.Client) -> None:
     requests = [("/v1/ledgers", LEDGER)]
     requests += [("/v1/ledgers/main/accounts", account) for account in ACCOUNTS]
-    requests += [("/v1/ledgers/main/transactions", each) for each in (DEPOSIT, FEE, FEE, FEE)]
+    requests += [("/v1/ledgers/main/transactions", each) for each in TRANSACTIONS]
     requests += [("/v1/api-keys", {"name": name, "operations": ["read"]}) for name in ("first", "second")]
     for number, (path, body) in enumerate(requests):
         client.post(path, json=body, headers={KEY: f"prepare-{number}"}).raise_for_status()
@@ -283,9 +295,11 @@ def _find_faults_in_books(client: httpx.Client) -> list[str]:
             "/v1/ledgers/main/accounts", params={"limit": 1000} | ({"cursor": cursor} if cursor else {})
         ).json()
         for account in page["items"]:
-            totals[account["asset"]] += int(account["debits_posted"]) - int(account["credits_posted"])
+            for column in ("posted", "pending"):
+                moved = int(account[f"debits_{column}"]) - int(account[f"credits_{column}"])
+                totals[f"what is {column} of {account['asset']}"] += moved
         cursor = page["next_cursor"]
-    return faults + [f"{asset} is off by {total}" for asset, total in totals.items() if total]
+    return faults + [f"{what} is off by {total}" for what, total in totals.items() if total]
 
 
 def _operations() -> list[str]:

@@ -21,6 +21,11 @@ ROOT = Path(__file__).parents[1]
 TESTS = (
     "tests/test_rules.py",
     "tests/test_model.py",
+    "tests/test_configurations.py",
+    "tests/test_holds.py",
+    "tests/test_expiries.py",
+    "tests/test_reversals.py",
+    "tests/test_random_histories.py",
     "tests/test_idempotency.py",
     "tests/test_refusals.py",
     "tests/test_batches.py",

@@ -61,6 +61,17 @@ def fetch_now(database: str, query: str, *arguments: Any) -> list[asyncpg.Record
     return asyncio.run(fetch(database, query, *arguments))
 
 
+# What the log says of each posting, and what that adds to what is posted and to what is pending.
+SAID = """said as (
+          select ledger_id, sequence, kind, subject, expires_at, number - 1 as number,
+                 p[1] debit_id, p[2] debit_version, p[3] credit_id, p[4] credit_version,
+                 case when kind = 'transaction_held' then 0 else p[5] end posted,
+                 case when kind = 'transaction_held' then p[5] when cardinality(p) > 5 then -p[5] - p[6] else 0 end
+                   pending,
+                 coalesce(p[6], 0) released, p[7] hold_posting
+            from events cross join unnest(string_to_array(postings, ';')) with ordinality as u (posting, number)
+                 cross join lateral (select string_to_array(posting, ' ')::numeric[] p) x)"""
+
 # Each query finds what breaks an invariant, and so finds nothing.
 INVARIANTS = {
     "entries sum to zero": """
@@ -91,40 +102,81 @@ INVARIANTS = {
     "the head is the last event": """
         select h.* from heads h left join (select ledger_id, max(sequence) last from events group by ledger_id) e
          using (ledger_id) where h.sequence <> coalesce(last, 0)""",
-    "each posting has its two entries": """
-        with said as (
-          select ledger_id, sequence, p, case kind when 'transaction_held' then 0 else p[5] end posted,
-                 case when kind = 'transaction_held' then p[5] when p[6] is null then 0 else -p[5] - p[6] end pending
-            from events, unnest(string_to_array(postings, ';')) posting,
-                 lateral (select string_to_array(posting, ' ')::numeric[] p) x),
+    "each posting has its two entries": f"""
+        with {SAID},
         sides as (
-          select ledger_id, sequence, p[1] account_id, p[2] as version, true debit, posted, pending from said
-          union all select ledger_id, sequence, p[3], p[4], false, posted, pending from said)
+          select ledger_id, sequence, debit_id account_id, debit_version as version, true debit, posted, pending
+            from said
+          union all
+          select ledger_id, sequence, credit_id, credit_version, false, posted, pending from said)
         select * from sides full join entries using (ledger_id, sequence, account_id, version, debit, posted, pending)
          where entries.balance is null or sides is null""",
-    "pending counters are what remains of live holds": """
-        with remaining as (
-          select ledger_id, debit_id account_id, held - captured - released debits, 0 credits from hold_lines
-          union all select ledger_id, credit_id, 0, held - captured - released from hold_lines)
-        select a.ledger_id, a.path from accounts a left join remaining r using (ledger_id, account_id)
-         group by a.ledger_id, a.account_id, a.path, a.debits_pending, a.credits_pending
-        having (a.debits_pending, a.credits_pending)
-            <> (coalesce(sum(r.debits), 0), coalesce(sum(r.credits), 0))""",
-    "every event has its one key, and an expiry none": """
+    "every event has its one key, but for expiries, which nobody asked for": """
         with effects as (
           select ledger_id, generate_series(sequence, sequence + coalesce(events, 1) - 1) as sequence
             from idempotency_keys where refusal is null)
-        select ledger_id, sequence, count(*), count(e.kind)
-          from effects full join events e using (ledger_id, sequence)
-         where e.kind is distinct from 'transaction_expired'
-         group by ledger_id, sequence having count(*) <> 1 or count(e.kind) <> 1
-        union all
-        select e.ledger_id, e.sequence, 0, 0 from events e
-         where (kind = 'transaction_expired')
-               = exists (select from effects f where f.ledger_id = e.ledger_id and f.sequence = e.sequence)""",
+        select ledger_id, sequence, count(f), count(e)
+          from effects f full join events e using (ledger_id, sequence)
+         group by ledger_id, sequence
+        having count(e) <> 1 or count(f) <> count(*) filter (where e.kind <> 'transaction_expired')""",
+    "each hold has a row, and each of its postings has one": f"""
+        with {SAID}
+        select * from (select * from said where kind = 'transaction_held') s
+          full join (select l.*, h.lines, h.expires_at from hold_lines l join holds h using (ledger_id, hold)) l
+            on (l.ledger_id, l.hold, l.line) = (s.ledger_id, s.sequence, s.number)
+         where (s.debit_id, s.credit_id, s.pending, s.expires_at)
+               is distinct from (l.debit_id, l.credit_id, l.held, l.expires_at)
+            or l.lines <> (select count(*) from said x where (x.ledger_id, x.sequence) = (s.ledger_id, s.sequence))""",
+    "what was captured and released of a hold is what its events say, and all of it when it has ended": f"""
+        with {SAID},
+        gone as (
+          select ledger_id, subject hold, hold_posting line, sum(posted) captured, sum(released) released
+            from said where hold_posting is not null group by 1, 2, 3)
+        select l.*, h.status, g.* from hold_lines l join holds h using (ledger_id, hold)
+          full join gone g using (ledger_id, hold, line)
+         where (l.captured, l.released) is distinct from (coalesce(g.captured, 0), coalesce(g.released, 0))
+            or l.captured + l.released > l.held or l.ended <> (h.status <> 'pending')
+            or l.ended and l.captured + l.released <> l.held""",
+    "a hold is what its last event made of it, and pending only while something is held": """
+        select h.*, e.kind from holds h
+          left join (select distinct on (ledger_id, subject) ledger_id, subject hold, kind from events
+                      where kind in ('transaction_captured', 'transaction_voided', 'transaction_expired')
+                      order by ledger_id, subject, sequence desc) e using (ledger_id, hold)
+          cross join lateral (select sum(held - captured - released) remaining from hold_lines l
+                               where (l.ledger_id, l.hold) = (h.ledger_id, h.hold)) r
+         where (h.status = 'pending') <> (remaining > 0)
+            or h.status <> 'pending' and e.kind is distinct from 'transaction_' || h.status
+            or h.status = 'pending' and coalesce(e.kind, 'transaction_captured') <> 'transaction_captured'""",
+    "what is pending on an account is what remains of the holds that name it": """
+        with remaining as (
+          select ledger_id, debit_id account_id, held - captured - released d, 0 c from hold_lines
+          union all select ledger_id, credit_id, 0, held - captured - released from hold_lines)
+        select a.ledger_id, a.path from accounts a left join remaining using (ledger_id, account_id)
+         group by a.ledger_id, a.account_id, a.path, a.debits_pending, a.credits_pending
+        having (debits_pending, credits_pending) is distinct from (coalesce(sum(d), 0), coalesce(sum(c), 0))""",
+    "the next expiry is never late": """
+        select h.ledger_id, next_expiry, min(expires_at) from heads h join holds using (ledger_id)
+         where status = 'pending' and expires_at is not null
+         group by h.ledger_id, next_expiry having next_expiry is null or next_expiry > min(expires_at)""",
+    "what was reversed is a post or a capture, and was reversed the other way": f"""
+        with {SAID},
+        sums as (select ledger_id, sequence, min(subject) subject, min(kind) kind,
+                        string_agg(concat_ws(' ', debit_id, credit_id, posted), ';' order by number) forward,
+                        string_agg(concat_ws(' ', credit_id, debit_id, posted), ';' order by number) backward
+                   from said where posted > 0 group by 1, 2)
+        select r.* from sums r left join sums o on (o.ledger_id, o.sequence) = (r.ledger_id, r.subject)
+         where r.kind = 'transaction_reversed' and (r.backward is distinct from o.forward
+            or o.kind not in ('transaction_posted', 'transaction_captured'))""",
+    "no account is past its limits, whatever becomes of what is pending": """
+        select ledger_id, path from accounts
+          cross join lateral (select case when normal_side = 'debit' then 1 else -1 end sense) s
+         where sense * (debits_posted - credits_posted)
+               - case when sense = 1 then credits_pending else debits_pending end < minimum_balance
+            or sense * (debits_posted - credits_posted)
+               + case when sense = 1 then debits_pending else credits_pending end > maximum_balance""",
     "late entries stand beside their entries": """
         select l.* from late_entries l left join entries e using (ledger_id, account_id, version)
-         where e.version is null or l.effective_at >= e.latest_effective""",
+         where e.version is null or e.posted = 0 or l.effective_at >= e.latest_effective""",
 }
 
 

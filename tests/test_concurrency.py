@@ -1,7 +1,8 @@
 """64 callers, two server processes, one database: no lost answer, no double effect, one gapless order.
 
 What every caller was answered is held against the model, to which the same requests are put in the order of the
-log. An ordinary run takes 2,000 transactions; the full size, and another mix of requests:
+log, each at the time that the log says, with the expiries at theirs. An ordinary run takes 2,000 transactions; the
+full size, and another mix of requests:
 
     TALLYSTICK_CONCURRENCY_TRANSACTIONS=20000 TALLYSTICK_CONCURRENCY_SEED=2 scripts/test tests/test_concurrency.py
 """
@@ -9,20 +10,22 @@ log. An ordinary run takes 2,000 transactions; the full size, and another mix of
 import asyncio
 import hashlib
 import itertools
+import json
 import os
 import random
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 
 from tests.books import check_invariants, fetch
+from tests.comparison import WRITES, write_to
 from tests.conftest import Processes
-from tests.model import Answer, Body, Model, in_plain
+from tests.model import Answer, Body, Model, in_plain, instant
 
 TRANSACTIONS = int(os.environ.get("TALLYSTICK_CONCURRENCY_TRANSACTIONS", "2000"))
 SEED = int(os.environ.get("TALLYSTICK_CONCURRENCY_SEED", "1"))
@@ -35,6 +38,11 @@ DRAIN_SECONDS_MAX = 30
 LEDGER = "books"
 BOOKS = f"/v1/ledgers/{LEDGER}"
 REUSED = "idempotency_key_reused"
+# How long holds last: for ever, or so many seconds.
+LASTING = [None, None, 0.3, 1.0, 3.0, 3600.0]
+LASTING_MAX = 3.0
+# What is said of a transaction is said of one of the last so many, so that callers meet.
+RECENT = 12
 
 ACCOUNTS: dict[str, Body] = {
     "bank": {"normal_side": "debit"},
@@ -49,12 +57,24 @@ ACCOUNTS: dict[str, Body] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One request of a caller; a twin is sent to both processes at once."""
+    """One request of a caller; a twin is sent to both processes at once.
+
+    A hold that `lasts` expires so many seconds after the request is first sent. What is said of a transaction is said
+    of one that is known by then: `pick` chooses it, and `about` is its sequence.
+    """
 
     operation: str
     key: str
     body: Body
     twin: bool = False
+    lasts: float | None = None
+    pick: int | None = None
+    about: int | None = None
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """What it asks for: two requests with one key are the same if this is."""
+        return self.operation, self.about, self.body
 
 
 @dataclass
@@ -90,21 +110,57 @@ class Story:
     accounts: list[Body] = field(default_factory=list)
     transactions: list[Body] = field(default_factory=list)
     decided: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    states: dict[int, Body] = field(default_factory=dict)
+    holds: dict[str, list[Body]] = field(default_factory=dict)
+    # The transactions that anyone was told of, by kind, and what became of the jobs that depend on them.
+    known: dict[str, list[int]] = field(default_factory=dict)
+    settled: dict[str, Job] = field(default_factory=dict)
+
+    def settle(self, job: Job) -> Job:
+        """The job as it is first sent, and with the same key ever after."""
+        if job.lasts is None and job.pick is None:
+            return job
+        planned = json.dumps([job.key, job.body])
+        if planned not in self.settled:
+            about = body = None
+            if job.pick is not None:
+                kinds = ["posted", "captured"] if job.operation == "reverseTransaction" else ["held"]
+                recent = [sequence for kind in kinds for sequence in self.known.get(kind, [])[-RECENT:]]
+                about = recent[job.pick % len(recent)]
+            if job.lasts is not None:
+                body = {**job.body, "expires_at": (datetime.now(UTC) + timedelta(seconds=job.lasts)).isoformat()}
+            self.settled[planned] = replace(job, about=about, body=body or job.body)
+        return replace(self.settled[planned], twin=job.twin)
+
+    def take(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        kind = exchange.answer.body.get("kind", "").removeprefix("transaction_")
+        if exchange.answer.status == 201 and not exchange.answer.replayed:
+            self.known.setdefault(kind, []).append(exchange.answer.body["sequence"])
 
 
 def test_every_answer_agrees_with_one_order_of_all_requests(two_processes: Processes) -> None:
     jobs = plan(random.Random(SEED), TRANSACTIONS)
     story = asyncio.run(play(two_processes, jobs))
-    report = Counter(e.answer.body.get("code", e.answer.status) for e in story.exchanges)
-    assert len(story.exchanges) == sum(2 if job.twin else 1 for job in jobs), "an answer was lost"
+    report = Counter(e.answer.body.get("code") or e.answer.body.get("kind", "account") for e in story.exchanges)
+    report["expired"] = sum(event["kind"] == EXPIRED for event in story.log)
+    assert len(story.exchanges) == sum(2 if job.twin else 1 for job in [*FIRST, *jobs]), "an answer was lost"
     winners = check_one_effect_per_key(story)
     check_the_log(story)
     check_real_time_order(story)
     model = check_against_the_model(story, winners)
     check_what_is_left(story, model)
     asyncio.run(check_invariants(two_processes.database))
-    for code in (201, "insufficient_funds", "maximum_exceeded", "reference_exists", "account_exists", REUSED):
+    for code in MIX:
         assert report[code], f"the mix was meant to have everything, {code} too: {report}"
+
+
+EXPIRED = "transaction_expired"
+MIX = (
+    "account", "transaction_posted", "transaction_held", "transaction_captured", "transaction_voided",
+    "transaction_reversed", "expired", "insufficient_funds", "maximum_exceeded", "reference_exists", "account_exists",
+    "already_captured", "already_voided", "hold_expired", "capture_exceeds_hold", "already_reversed", REUSED,
+)  # fmt: skip
 
 
 # The requests
@@ -113,14 +169,15 @@ def test_every_answer_agrees_with_one_order_of_all_requests(two_processes: Proce
 def plan(chance: random.Random, count: int) -> list[Job]:
     """So many transactions, one in ten with a key used before, and between them accounts that many want to open."""
     keys = (f"key-{number}" for number in itertools.count(1))
-    fresh = [Job("postTransaction", next(keys), transaction(chance)) for _ in range(count - count // 10)]
+    fresh = [draw(chance, next(keys)) for _ in range(count - count // 10)]
     end = len(fresh)
     placed = [(float(place), job) for place, job in enumerate(fresh)]
     for place in chance.sample(range(end), count // 10):
-        job = fresh[place]
+        job = placed[place][1]
         match chance.randrange(10):
             case 0:  # the same key for another request
-                placed.append((chance.uniform(place, end), replace(job, body=transaction(chance))))
+                other = Job("postTransaction", job.key, transaction(chance))
+                placed.append((chance.uniform(place, end), other))
             case 1 | 2 | 3:  # at once, at the other process
                 placed[place] = (place, replace(job, twin=True))
             case 4 | 5 | 6:  # right after, while the first is on its way
@@ -132,6 +189,25 @@ def plan(chance: random.Random, count: int) -> list[Job]:
         place = chance.uniform(0, end)
         placed += [(place, Job("createAccount", next(keys), body)) for _ in range(4)]
     return [job for _, job in sorted(placed, key=lambda item: item[0])]
+
+
+def draw(chance: random.Random, key: str) -> Job:
+    """Half of them post; the others hold, or say something of what was posted or held shortly before."""
+    operation = chance.choices(
+        ["post", "hold", "captureTransaction", "voidTransaction", "reverseTransaction"], [50, 22, 16, 4, 8]
+    )[0]
+    if operation == "post":
+        return Job("postTransaction", key, transaction(chance))
+    if operation == "hold":
+        body = {**transaction(chance), "pending": True}
+        return Job("postTransaction", key, body, lasts=chance.choice(LASTING))
+    body: Body = {"description": key}  # so that no two of them are the same
+    if operation == "captureTransaction" and chance.random() < 0.6:
+        body["amounts"] = [{"posting": 0, "amount": str(chance.randint(1, 30))}]
+        body |= {"remainder": "keep"} if chance.random() < 0.6 else {}
+    if chance.random() < 0.05:
+        body["reference"] = f"ref-{chance.randrange(TRANSACTIONS // 20)}"
+    return Job(operation, key, body, pick=chance.randrange(RECENT))
 
 
 def transaction(chance: random.Random) -> Body:
@@ -156,6 +232,21 @@ def transaction(chance: random.Random) -> Body:
     if chance.random() < 0.1:
         body["reference"] = f"ref-{chance.randrange(TRANSACTIONS // 20)}"
     return body
+
+
+# Something that is posted, and something that is held, before anyone says something of it.
+FIRST = [
+    Job(
+        "postTransaction",
+        "first-post",
+        {"postings": [{"debit_account": "bank", "credit_account": "hot", "amount": "9"}]},
+    ),
+    Job(
+        "postTransaction",
+        "first-hold",
+        {"postings": [{"debit_account": "hot", "credit_account": "fees", "amount": "9"}], "pending": True},
+    ),
+]
 
 
 def posting(debit: str, credit: str, amount: int) -> Body:
@@ -200,7 +291,7 @@ class Callers:
 
     async def put(self, process: int, job: Job) -> Exchange:
         """Send until there is an answer; whatever happens, with the same key."""
-        path = f"{BOOKS}/{'accounts' if job.operation == 'createAccount' else 'transactions'}"
+        path = BOOKS + WRITES[job.operation][1].format(about=job.about)
         headers = {"Idempotency-Key": job.key}
         sent = time.perf_counter()
         for unanswered in range(ATTEMPTS_MAX):
@@ -222,10 +313,13 @@ async def play(processes: Processes, jobs: list[Job]) -> Story:
     story = Story()
     try:
         await open_books(callers)
+        await call(callers, 0, iter(FIRST), story)
         done = asyncio.Event()
         readers = [asyncio.create_task(read(callers, story, done)) for read in (tail, *[look_at_accounts] * 4)]
         waiting = iter(jobs)
         await asyncio.gather(*(call(callers, number % 2, waiting, story) for number in range(CALLERS)))
+        await asyncio.sleep(LASTING_MAX)
+        await callers.get(0, "/accounts")  # by then everything has expired that will
         done.set()
         await asyncio.wait_for(asyncio.gather(*readers), DRAIN_SECONDS_MAX)
         story.log = await read_log(callers)
@@ -234,6 +328,9 @@ async def play(processes: Processes, jobs: list[Job]) -> Story:
         for number, account in enumerate(story.accounts):
             path = account["path"]
             story.statements[path] = await callers.get_list(number % 2, f"/accounts/{path}/entries", order="oldest")
+            story.holds[path] = await callers.get_list(number % 2, f"/accounts/{path}/holds", order="newest")
+        for sequence in story.known["held"]:
+            story.states[sequence] = await callers.get(sequence % 2, f"/transactions/{sequence}")
     finally:
         await callers.close()
     rows = await fetch(
@@ -270,9 +367,11 @@ def opening(path: str, fields: Body) -> Job:
 
 async def call(callers: Callers, process: int, waiting: Iterator[Job], story: Story) -> None:
     """Take the next job, wait for its answer, and so on."""
-    for job in waiting:
+    for planned in waiting:
+        job = story.settle(planned)
         processes = [process, 1 - process] if job.twin else [process]
-        story.exchanges += await asyncio.gather(*(callers.put(number, job) for number in processes))
+        for exchange in await asyncio.gather(*(callers.put(number, job) for number in processes)):
+            story.take(exchange)
 
 
 async def tail(callers: Callers, story: Story, done: asyncio.Event) -> None:
@@ -326,8 +425,8 @@ def check_one_effect_per_key(story: Story) -> dict[str, Job]:
     sequences = []
     for key, exchanges in by_key.items():
         decided = [e for e in exchanges if e.answer.body.get("code") != REUSED]
-        won = decided[0].job.body
-        assert all((e.job.body == won) == (e in decided) for e in exchanges), exchanges
+        won = decided[0].job.asked
+        assert all((e.job.asked == won) == (e in decided) for e in exchanges), exchanges
         assert all(
             (e.answer.status, e.answer.body) == (decided[0].answer.status, decided[0].answer.body) for e in decided
         )
@@ -340,7 +439,8 @@ def check_one_effect_per_key(story: Story) -> dict[str, Job]:
         else:
             assert story.decided[key][1]
     assert len(sequences) == len(set(sequences)), "two keys share one event"
-    assert len(sequences) == len(story.log) - 1 - len(ACCOUNTS), "an event that nobody was told of"
+    told = [event for event in story.log[1 + len(ACCOUNTS) :] if event["kind"] != EXPIRED]
+    assert sorted(sequences) == [event["sequence"] for event in told], "an event that nobody was told of"
     return winners
 
 
@@ -385,13 +485,19 @@ def check_against_the_model(story: Story, winners: dict[str, Job]) -> Model:
     for look in story.looks:
         if look.accounts is not None:
             looks.setdefault(look.sequence, []).append(look.accounts)
-    for key in sorted(winners, key=story.decided.__getitem__):
-        sequence, refused = story.decided[key]
+    steps: list[tuple[int, bool, str]] = [(*story.decided[key], key) for key in winners]
+    steps += [(event["sequence"], False, "") for event in story.log if event["kind"] == EXPIRED]
+    for sequence, refused, key in sorted(steps):
         model.now = events[sequence]["recorded_at"]
-        job = winners[key]
-        write = model.create_account if job.operation == "createAccount" else model.post_transaction
-        expected, got = write(LEDGER, job.key, job.body), answers[key]
-        assert (got.status, got.body) == (expected.status, expected.body), (job, sequence)
+        if not key:  # nobody asked for it: it was due by then
+            model.expire(model.books[LEDGER])
+            assert model.books[LEDGER].events[sequence - 1] == events[sequence]
+        else:
+            job, got = winners[key], answers[key]
+            if got.body.get("code") == "time_out_of_range":  # it was on its way for longer than it was to last
+                model.now = max(model.now, instant(job.body["expires_at"]))
+            expected = write_to(model, job.operation, LEDGER, key, job.body, job.about)
+            assert (got.status, got.body) == (expected.status, expected.body), (job, sequence)
         if not refused:
             for accounts in looks.pop(sequence, []):
                 assert accounts == model.list_accounts(LEDGER).body["items"]
@@ -404,11 +510,13 @@ def check_what_is_left(story: Story, model: Model) -> None:
     assert story.log == model.books[LEDGER].events
     assert story.accounts == model.list_accounts(LEDGER).body["items"]
     assert story.transactions == model.list_transactions(LEDGER, "newest").body["items"]
+    for sequence, state in story.states.items():
+        assert state == model.get_transaction(LEDGER, sequence).body
     total = 0
     for account in story.accounts:
         entries = story.statements[account["path"]]
         assert entries == model.list_account_entries(LEDGER, account["path"], "oldest").body["items"]
-        assert [entry["version"] for entry in entries] == list(range(1, account["version"] + 1))
+        assert story.holds[account["path"]] == model.list_account_holds(LEDGER, account["path"], "newest").body["items"]
         debits, credits = (
             sum(int(entry["amount"]) for entry in entries if entry["side"] == side) for side in ("debit", "credit")
         )

@@ -790,6 +790,95 @@ TRANSACTION_BODIES = [
 ]
 
 
+CAPTURE, VOID, REVERSE = (f"{TRANSACTIONS}/7/{what}" for what in ("capture", "void", "reverse"))
+A_HOLD = A_TRANSACTION | {"pending": True}
+A_SHARE = {"posting": 0, "amount": "1"}
+WRONG_NUMBERS = (-1, 500, 0.5, 1e3, 2**53, 10**400, "0", "", True, None, [], {}, [0])
+WRONG_SHARES = ([], None, {}, "x", [None], [0], ["0"], [{}], [[A_SHARE]], [A_SHARE, A_SHARE], [A_SHARE] * 501)
+
+WRONG_IN_HOLDS: list[tuple[str, Any]] = [
+    *(("expires_at", each) for each in WRONG_TIMES),
+    *(("pending", each) for each in (0, 1, "true", "", None, [], {})),
+]
+WRONG_IN_CAPTURES: list[tuple[str, Any]] = [
+    *(("amounts", each) for each in WRONG_SHARES),
+    *(("amounts", [A_SHARE | {"posting": each}]) for each in WRONG_NUMBERS),
+    *(("amounts", [A_SHARE | {"amount": each}]) for each in ("0", "-1", "", "1.0", 1, True, None, "9" * 39)),
+    ("amounts", [A_SHARE | {CANARY: 1}]),
+    *(("remainder", each) for each in ("Keep", "keep ", "", CANARY, None, True, ["keep"])),
+    ("group", "g"),
+    ("expires_at", "2099-01-01T00:00:00Z"),
+]
+WRONG_IN_ALL_THREE: list[tuple[str, Any]] = [
+    *(("reference", each) for each in WRONG_LABELS),
+    ("description", None),
+    ("metadata", {"a": None}),
+    ("postings", [A_POSTING]),
+    (CANARY, CANARY),
+]
+
+HOLD_BODIES = [
+    *probes(
+        422,
+        "validation_failed",
+        {
+            f"hold: {field}={str(value)[:40]!r} {type(value).__name__}": post(TRANSACTIONS, A_HOLD | {field: value})
+            for field, value in WRONG_IN_HOLDS
+        }
+        | {
+            f"capture: {field}={str(value)[:50]!r}": post(CAPTURE, {field: value})
+            for field, value in [*WRONG_IN_CAPTURES, *(("effective_at", each) for each in WRONG_TIMES)]
+        }
+        | {
+            f"{target.rsplit('/', 1)[1]}: {field}={str(value)[:40]!r}": post(target, {field: value})
+            for target in (CAPTURE, VOID, REVERSE)
+            for field, value in WRONG_IN_ALL_THREE
+        }
+        | {
+            "an expiry of what is no hold": post(TRANSACTIONS, A_TRANSACTION | {"expires_at": "2099-01-01T00:00:00Z"}),
+            "an expiry of what is said to be no hold": post(
+                TRANSACTIONS, A_TRANSACTION | {"expires_at": "2099-01-01T00:00:00Z", "pending": False}
+            ),
+            "a void that is dated": post(VOID, {"effective_at": "2026-01-01T00:00:00Z"}),
+            "a reversal of a part": post(REVERSE, {"amounts": [A_SHARE]}),
+            **{
+                f"capture of {sequence}": post(f"{TRANSACTIONS}/{sequence}/capture", {})
+                for sequence in ("0", "-1", "07", "+7", "7.0", "1e3", "seven", 2**53, "%37x", "9" * 400)
+            },
+        },
+    ),
+    *probes(
+        422,
+        "time_out_of_range",
+        {
+            f"hold: expires_at={value}": post(TRANSACTIONS, A_HOLD | {"expires_at": value})
+            for value in TIMES_OUT_OF_RANGE
+            if value < "9"
+        },
+    ),
+    *probes(
+        422, "not_pending", {"a capture of a post": post(CAPTURE, {}), "a void of a post": post(VOID, {"metadata": {}})}
+    ),
+    *probes(
+        404,
+        "transaction_not_found",
+        {
+            f"{what} of {sequence}": post(f"{TRANSACTIONS}/{sequence}/{what}", {})
+            for what in ("capture", "void", "reverse")
+            for sequence in (1, 8, 2**53 - 1)
+        },
+    ),
+    *probes(
+        400,
+        "malformed_request",
+        {
+            "a capture of twice the same": post(CAPTURE, b'{"remainder":"keep","remainder":"release"}'),
+            "a capture without a body": post(CAPTURE),
+        },
+    ),
+]
+
+
 def padded(length: int) -> bytes:
     """The ledger's own body, as long as asked for."""
     return json.dumps(A_LEDGER).encode().ljust(length)
@@ -1065,6 +1154,7 @@ PROBES = [
     *LEDGER_BODIES,
     *ACCOUNT_BODIES,
     *TRANSACTION_BODIES,
+    *HOLD_BODIES,
     *SIZES,
     *FRAMING,
     *CONVERSATIONS,
@@ -1204,6 +1294,10 @@ PLACES = [
     (post(TRANSACTIONS, A_TRANSACTION | {"metadata": {CANARY: 1}}), "/metadata"),
     (post(TRANSACTIONS, {"postings": [A_POSTING | {CANARY: 1}]}), "/postings/0"),
     (post(TRANSACTIONS, A_TRANSACTION | {CANARY: 1}), ""),
+    (post(TRANSACTIONS, A_TRANSACTION | {"expires_at": "2099-01-01T00:00:00Z"}), "/expires_at"),
+    (post(f"{TRANSACTIONS}/0/capture", {}), "sequence"),
+    (post(CAPTURE, {"amounts": [A_SHARE, A_SHARE | {"posting": -1}]}), "/amounts/1/posting"),
+    (post(CAPTURE, {"amounts": [A_SHARE, {"posting": 1, "amount": "1"}, A_SHARE]}), "/amounts/2/posting"),
 ]
 
 
@@ -1378,6 +1472,9 @@ READS = [
     ("/v1/ledgers/nowhere/transactions/999999", True, 404, "ledger_not_found"),
     ("/v1/ledgers/order/transactions/999999", True, 404, "transaction_not_found"),
     ("/v1/ledgers/order/transactions/1", True, 404, "transaction_not_found"),
+    ("/v1/ledgers/nowhere/accounts/nobody/holds?cursor=AAAA", True, 400, "invalid_cursor"),
+    ("/v1/ledgers/nowhere/accounts/nobody/holds", True, 404, "ledger_not_found"),
+    ("/v1/ledgers/order/accounts/nobody/holds", True, 404, "account_not_found"),
     ("/v1/ledgers/nowhere/events?after_sequence=999999", True, 404, "ledger_not_found"),
     ("/v1/ledgers/order/events?after_sequence=999999", True, 422, "sequence_out_of_range"),
 ]

@@ -6,50 +6,20 @@ from typing import Any
 import pytest
 
 from tests.books import open_account, post, transaction
-from tests.model import in_plain
-from tests.test_history import at, in_words
-from tests.test_model import MICROSECOND, START, Books, books
+from tests.comparison import MICROSECOND, START, Books
+from tests.looks import find
+from tests.settled import books
+from tests.test_history import at
 
 __all__ = ["books"]
 
 
-def find(
-    books: Books, what: str, order: str = "oldest", *, limit: int = 2, meanwhile: Any = None, **filters: Any
-) -> Any:
-    """A filtered list, page by page as the model has it at once; others may write between pages."""
-    ledger = books.prefix + "main"
-    if what == "accounts":
-        expected = books.model.list_accounts(ledger, **filters)
-    elif filters.keys() & {"effective_from", "effective_to"}:
-        bounds = (filters.get("effective_from"), filters.get("effective_to"))
-        expected = books.model.list_transactions_in_effective_order(ledger, order, *bounds)
-    else:
-        expected = books.model.list_transactions(ledger, order, **filters)
-    params: dict[str, Any] = {name: in_words(value) for name, value in filters.items()} | {"limit": limit}
-    if what == "transactions":
-        params["order"] = order
-    items: list[Any] = []
-    while books.service is not None:
-        page = in_plain(books._send("GET", f"/{ledger}/{what}", params=params).json())
-        items += page["items"]
-        assert 0 < len(page["items"]) <= limit or not expected.body["items"]
-        assert items == expected.body["items"][: len(items)]
-        if page["next_cursor"] is None:
-            assert items == expected.body["items"]
-            break
-        assert items != expected.body["items"], "a next page is promised, but nothing is left"
-        params = {"limit": limit, "cursor": page["next_cursor"]}
-        if meanwhile is not None:
-            meanwhile()
-    return expected.body["items"]
-
-
 def sequences(books: Books, order: str = "oldest", **filters: Any) -> list[int]:
-    return [item["sequence"] for item in find(books, "transactions", order, **filters)]
+    return [item["sequence"] for item in find(books, "transactions", order, **filters).body["items"]]
 
 
 def paths(books: Books, **filters: Any) -> list[str]:
-    return [item["path"] for item in find(books, "accounts", **filters)]
+    return [item["path"] for item in find(books, "accounts", **filters).body["items"]]
 
 
 def both_ways(books: Books, **filters: Any) -> list[int]:

@@ -7,24 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.books import open_account, post, transaction
-from tests.model import AMOUNT_MAX, Answer, in_plain
-from tests.test_model import MICROSECOND, START, Books, books, refusal
+from tests.comparison import MICROSECOND, START, Books, refusal
+from tests.looks import balance, read_sums, statement
+from tests.model import AMOUNT_MAX
+from tests.settled import books
 
 __all__ = ["books"]
-
-
-def balance(books: Books, path: str, **as_of: Any) -> Answer:
-    """The balance of an account, which the service answers as the model does."""
-    expected = books.model.get_balance(books.prefix + "main", path, **as_of)
-    if books.service is not None:
-        params = {f"as_of_{name}": in_words(value) for name, value in as_of.items()}
-        got = books._send("GET", f"/{books.prefix}main/accounts/{path}/balance", params=params)
-        books._compare(expected, got)
-    return expected
-
-
-def in_words(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def posted(books: Books, path: str, **as_of: Any) -> str:
@@ -141,36 +129,14 @@ def test_any_instant_of_the_calendar_may_be_asked_for(books: Books) -> None:
 # Statements in effective order
 
 
-def statement(books: Books, path: str, order: str = "oldest", *, limit: int = 2, meanwhile: Any = None) -> list[Any]:
-    """The statement by effective time, page by page as the model has it at once; others may write between pages."""
-    ledger = books.prefix + "main"
-    expected = books.model.list_entries_in_effective_order(ledger, path, order)
-    params: dict[str, Any] = {"sort": "effective", "order": order, "limit": limit}
-    lines: list[Any] = []
-    while books.service is not None:
-        got = books._send("GET", f"/{ledger}/accounts/{path}/entries", params=params)
-        if expected.status != 200:
-            books._compare(expected, got)
-            break
-        page = in_plain(got.json())
-        lines += page["items"]
-        assert len(page["items"]) <= limit
-        assert page["sequence"] == expected.body["sequence"]
-        assert lines == expected.body["items"][: len(lines)]
-        if page["next_cursor"] is None:
-            assert lines == expected.body["items"]
-            break
-        assert lines != expected.body["items"], "a next page is promised, but nothing is left"
-        params = {"limit": limit, "cursor": page["next_cursor"]}
-        if meanwhile is not None:
-            meanwhile()
-    return expected.body.get("items", [expected.body.get("code")])
+def lines(books: Books, path: str, order: str = "oldest", **how: Any) -> list[Any]:
+    return statement(books, path, order, **how).body["items"]
 
 
 def both_ways(books: Books, path: str, limit: int = 2) -> list[tuple[int, str]]:
     """Each line's version and balance, oldest first; read in both orders."""
-    oldest = [(line["version"], line["balance"]) for line in statement(books, path, limit=limit)]
-    newest = [(line["version"], line["balance"]) for line in statement(books, path, "newest", limit=limit)]
+    oldest = [(line["version"], line["balance"]) for line in lines(books, path, limit=limit)]
+    newest = [(line["version"], line["balance"]) for line in lines(books, path, "newest", limit=limit)]
     assert newest == oldest[::-1]
     return oldest
 
@@ -204,7 +170,7 @@ def test_pages_in_effective_order_stay_as_they_are_under_backdated_writers(books
 def test_an_account_without_entries_has_no_lines_in_either_order(books: Books) -> None:
     books.open("a")
     assert both_ways(books, "a") == []
-    assert statement(books, "none") == ["account_not_found"]
+    assert refusal(statement(books, "none")) == ["account_not_found"]
 
 
 def test_a_cursor_of_one_sort_does_not_serve_the_other(client: Any, ledger: str) -> None:
@@ -225,32 +191,6 @@ SORTS = ("recorded", "effective")
 
 
 # Sums
-
-
-def read_sums(books: Books, what: str, *, prefix: str | None = None, limit: int = 1, **as_of: Any) -> Answer:
-    """Totals or the trial balance, which the service answers page by page as the model does at once."""
-    ledger = books.prefix + "main"
-    if what == "totals":
-        expected = books.model.get_totals(ledger, prefix, **as_of)
-    else:
-        expected = books.model.get_trial_balance(ledger, **as_of)
-    params: dict[str, Any] = {f"as_of_{name}": in_words(value) for name, value in as_of.items()}
-    params |= {"limit": limit} | ({} if prefix is None else {"prefix": prefix})
-    items: list[Any] = []
-    while books.service is not None:
-        got = books._send("GET", f"/{ledger}/{what}", params=params)
-        if expected.status != 200:
-            books._compare(expected, got)
-            break
-        page = in_plain(got.json())
-        items += page["items"]
-        assert len(page["items"]) <= limit
-        assert page == {**expected.body, "items": page["items"], "next_cursor": page["next_cursor"]}
-        if page["next_cursor"] is None:
-            assert items == expected.body["items"]
-            break
-        params = {"limit": limit, "cursor": page["next_cursor"]}
-    return expected
 
 
 def totals(books: Books, prefix: str | None = None, **as_of: Any) -> dict[str, str]:
@@ -317,6 +257,14 @@ def test_sums_of_the_past_are_of_what_was_posted_and_of_the_accounts_there_were(
     assert counters["debits_posted"] is counters["debits_pending"] is None
     assert trial_balance(books, effective=at(-2)) == {"BTC/8": ("0", "0"), "USD/2": ("10", "10")}
     assert trial_balance(books, sequence=first) == {"USD/2": ("1", "1")}
+
+
+def test_an_account_that_was_changed_later_was_there_before(books: Books) -> None:
+    first = post_at(books, 1, 0)
+    books.update("a", 1, description="Changed")
+    assert totals(books, "a", sequence=first) == {"USD/2": "1"}
+    assert trial_balance(books, sequence=first) == {"USD/2": ("1", "1")}
+    assert read_sums(books, "totals", sequence=2).body["items"][0]["accounts"] == 1
 
 
 def test_a_balance_on_the_other_side_stands_in_the_other_column(books: Books) -> None:

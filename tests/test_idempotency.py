@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -43,6 +44,7 @@ class Caller:
     def __init__(self, client: httpx.Client, ledger: str) -> None:
         self.client = client
         self.ledger = ledger
+        self.noted: dict[str, int] = {}
 
     def write(self, resource: str, body: Any, key: str, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -61,6 +63,14 @@ class Caller:
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         url = f"/v1/ledgers/{self.ledger}/accounts/{path}"
         return self.client.put(url, json={"revision": revision} | configuration, headers=headers)
+
+    def hold(self, debit: str, credit: str, amount: int, **changes: Any) -> int:
+        """The sequence of a new hold."""
+        return self.post(debit, credit, amount, pending=True, **changes).json()["sequence"]
+
+    def say(self, what: str, sequence: int, key: str | None = None, **body: Any) -> httpx.Response:
+        """Capture, void or reverse a transaction."""
+        return self.write(f"transactions/{sequence}/{what}", body, key or uuid.uuid4().hex)
 
     def sequence(self) -> int:
         return self.client.get(f"/v1/ledgers/{self.ledger}").json()["sequence"]
@@ -277,7 +287,31 @@ def frozen_cases() -> dict[str, tuple[Callable[[Caller, str], httpx.Response], C
             lambda c, _: c.post("cash", "capped", 1),
             201,
         ),
+        "not_pending": (lambda c, key: c.say("capture", c.noted["post"], key), nothing, 422),
+        "not_reversible": (lambda c, key: c.say("reverse", c.noted["hold"], key), nothing, 422),
+        "already_captured": (lambda c, key: c.say("void", c.noted["captured"], key), nothing, 409),
+        "already_voided": (lambda c, key: c.say("capture", c.noted["voided"], key), nothing, 409),
+        "hold_expired": (lambda c, key: c.say("capture", c.noted["expired"], key), nothing, 409),
+        "already_reversed": (lambda c, key: c.say("reverse", c.noted["reversed"], key), nothing, 409),
+        "capture_exceeds_hold": (
+            lambda c, key: c.say("capture", c.noted["hold"], key, amounts=[{"posting": 0, "amount": "6"}]),
+            lambda c, _: c.say("void", c.noted["hold"]),
+            409,
+        ),
     }
+
+
+def note_transactions(caller: Caller, service: Service) -> None:
+    """A post and a hold, and one of each kind that has come to its end; the accounts are as they were before."""
+    expires_at = (service.clock.now + timedelta(seconds=1)).isoformat()
+    noted = {what: caller.hold("fees", "coffer", 5) for what in ("hold", "captured", "voided")}
+    noted["expired"] = caller.hold("fees", "coffer", 5, expires_at=expires_at)
+    noted |= {what: caller.post("fees", "coffer", 5).json()["sequence"] for what in ("post", "reversed")}
+    for what, ended in (("capture", "captured"), ("void", "voided"), ("reverse", "reversed")):
+        assert caller.say(what, noted[ended]).status_code == 201
+    service.clock.advance(1)
+    caller.client.get(f"/v1/ledgers/{caller.ledger}/accounts/fees")  # after which the expiry is in the log
+    caller.noted = noted
 
 
 @pytest.mark.parametrize("code", frozen_cases())
@@ -286,16 +320,19 @@ def test_a_refusal_is_frozen_with_its_key_whatever_happens_since(caller: Caller,
     caller.open("coins", asset="BTC/8")
     caller.open("full")
     caller.open("capped", maximum_balance="10")
+    for path in ("fees", "coffer"):
+        caller.open(path)
     for status in ("frozen", "closed"):
         caller.open(status)
         assert caller.change(status, 1, status=status).status_code == 200
     caller.post("full", "other", 1, reference="taken")
     caller.write("closings", {"before": "2002-01-01T00:00:00Z", "reason": "done"}, "closing")
+    now = service.clock.now
+    note_transactions(caller, service)
     before = caller.sequence()
     first = ask(caller, "k")
     assert first.json()["code"] == code
     assert caller.sequence() == before
-    now = service.clock.now
     happen(caller, service)
     sequence = caller.sequence()
     assert is_replay(first, ask(caller, "k"))
@@ -312,6 +349,58 @@ def test_a_write_about_an_account_that_is_not_there_leaves_its_key_free(caller: 
     changed = caller.change("new", 1, "k", status="frozen")
     assert (changed.status_code, changed.json()["status"]) == (200, "frozen")
     assert is_replay(changed, caller.change("new", 1, "k", status="frozen"))
+
+
+def test_of_captures_at_once_one_takes_what_both_want(caller: Caller, service: Service) -> None:
+    """Of all that race for a hold that cannot serve two, one is served, and the others learn how it ended."""
+    for turn in range(5):
+        hold = caller.hold("cash", "other", 5)
+        before = caller.sequence()
+        amounts = [{"posting": 0, "amount": "4"}]
+        kept = {"amounts": amounts, "remainder": "keep"} if turn % 2 else {}
+        answers = at_once(4, lambda which, hold=hold, kept=kept: caller.say("capture", hold, f"{hold}-{which}", **kept))
+        codes = sorted(each.json().get("code", "") for each in answers)
+        assert codes == [""] + ["capture_exceeds_hold" if kept else "already_captured"] * 3
+        assert caller.sequence() == before + 1
+    hold = caller.hold("cash", "other", 5)
+    answers = at_once(4, lambda which: caller.say(("capture", "void")[which % 2], hold, f"race-{which}"))
+    assert sorted(each.status_code for each in answers) == [201, 409, 409, 409]
+    original = caller.post("cash", "other", 5).json()["sequence"]
+    answers = at_once(4, lambda which: caller.say("reverse", original, f"reverse-{which}"))
+    assert sorted(each.json().get("code", "") for each in answers) == [""] + ["already_reversed"] * 3
+    asyncio.run(check_invariants(service.database))
+
+
+def test_equal_captures_voids_and_reversals_at_once_are_one(caller: Caller) -> None:
+    holds = [caller.hold("cash", "other", 5) for _ in range(2)]
+    original = caller.post("cash", "other", 5).json()["sequence"]
+    for what, sequence in (("capture", holds[0]), ("void", holds[1]), ("reverse", original)):
+        answers = at_once(6, lambda _, what=what, sequence=sequence: caller.say(what, sequence, what))
+        assert [each.status_code for each in answers] == [201] * 6
+        assert len({each.content for each in answers}) == 1
+        assert sorted(each.headers.get(REPLAYED, "") for each in answers) == [""] + ["true"] * 5
+
+
+def test_replays_of_what_became_of_a_hold_are_the_first_answers_to_the_byte(caller: Caller, service: Service) -> None:
+    now = service.clock.now
+    said = {"metadata": {"zebra": "1", "a": "2"}, "description": "ü", "reference": "r"}
+    expires_at = (now + timedelta(hours=1)).isoformat()
+    held = caller.post("cash", "other", 9, "hold", pending=True, expires_at=expires_at, group="g")
+    hold = held.json()["sequence"]
+    amounts = [{"posting": 0, "amount": "4"}]
+    captured = caller.say("capture", hold, "capture", amounts=amounts, remainder="keep", **said)
+    reversal = caller.say("reverse", captured.json()["sequence"], "reverse", effective_at="2026-01-01T00:00:00Z")
+    voided = caller.say("void", hold, "void", description="no")
+    late = caller.say("capture", hold, "late")
+    service.clock.advance(7200)
+    caller.post("cash", "other", 1)
+    assert is_replay(held, caller.post("cash", "other", 9, "hold", pending=True, expires_at=expires_at, group="g"))
+    assert is_replay(captured, caller.say("capture", hold, "capture", amounts=amounts, remainder="keep", **said))
+    again = caller.say("reverse", captured.json()["sequence"], "reverse", effective_at="2026-01-01T01:00:00+01:00")
+    assert is_replay(reversal, again)
+    assert is_replay(voided, caller.say("void", hold, "void", description="no"))
+    assert is_replay(late, caller.say("capture", hold, "late", remainder="release"))
+    service.clock.now = now
 
 
 def test_open_is_the_status_that_is_meant_if_none_is_said(caller: Caller) -> None:
@@ -511,6 +600,59 @@ GOLDEN_BODIES: dict[str, tuple[str, dict[str, str], type[BaseModel], dict[str, A
         models.PostTransactionRequest,
         {"postings": [EXPECTING | {"expected_credit_version": 2**53 - 1}]},
     ),
+    "a hold": (
+        "postTransaction",
+        {"ledger": "golden"},
+        models.PostTransactionRequest,
+        {"postings": TRANSACTION["postings"][:1], "pending": True},
+    ),
+    "a hold that expires": (
+        "postTransaction",
+        {"ledger": "golden"},
+        models.PostTransactionRequest,
+        TRANSACTION | {"pending": True, "expires_at": "2026-02-07T00:00:00+01:00"},
+    ),
+    "a capture of all": (
+        "captureTransaction",
+        {"ledger": "golden", "sequence": "1234"},
+        models.CaptureTransactionRequest,
+        {},
+    ),
+    "a capture that says everything": (
+        "captureTransaction",
+        {"ledger": "golden", "sequence": "1234"},
+        models.CaptureTransactionRequest,
+        {
+            "amounts": [{"posting": 1, "amount": "7"}, {"posting": 0, "amount": "1249"}],
+            "remainder": "keep",
+            **{name: TRANSACTION[name] for name in ("effective_at", "reference", "description", "metadata")},
+        },
+    ),
+    "a capture of another hold": (
+        "captureTransaction",
+        {"ledger": "golden", "sequence": str(2**53 - 1)},
+        models.CaptureTransactionRequest,
+        {},
+    ),
+    "a void": ("voidTransaction", {"ledger": "golden", "sequence": "1234"}, models.VoidTransactionRequest, {}),
+    "a void that says everything": (
+        "voidTransaction",
+        {"ledger": "golden", "sequence": "1234"},
+        models.VoidTransactionRequest,
+        {name: TRANSACTION[name] for name in ("reference", "description", "metadata")},
+    ),
+    "a reversal": (
+        "reverseTransaction",
+        {"ledger": "golden", "sequence": "1234"},
+        models.ReverseTransactionRequest,
+        {},
+    ),
+    "a reversal that says everything": (
+        "reverseTransaction",
+        {"ledger": "golden", "sequence": "1234"},
+        models.ReverseTransactionRequest,
+        {name: TRANSACTION[name] for name in ("effective_at", "reference", "description", "metadata")},
+    ),
     "a changed ledger": ("updateLedger", {"ledger": "golden"}, models.UpdateLedgerRequest, {"revision": 1}),
     "a changed account": (
         "updateAccount",
@@ -543,6 +685,15 @@ GOLDEN = {
     "a batch": "dade328d6bd5c1c6808bf3c78e98a91a",
     "a batch of each by itself": "d7589d114864ba87cd122ec50cfb0055",
     "a transaction on a condition": "f7ed5d31efa525db2faf011ae84063ae",
+    "a hold": "2ef8163750caec39bcf7a1e32b05a1db",
+    "a hold that expires": "0a5b9c284589f20005b49ce929b9dca3",
+    "a capture of all": "3c11ea378941b5334cac6bde69710575",
+    "a capture that says everything": "c28591829a26ad548df1492eddce1180",
+    "a capture of another hold": "b1681bba84988c672ddd14d2e7190edd",
+    "a void": "57d92db7d311dbf0936bfffad0081afe",
+    "a void that says everything": "21faaf195a78261199a2987d50ead1ae",
+    "a reversal": "0eaaec1768231ee797ae519e8b13e86c",
+    "a reversal that says everything": "ab05af19921a1f66bda69d6353ccff72",
     "a changed ledger": "b17898316f0a3e5ca268088fa40f4285",
     "a changed account": "278b04b2d0a862ed0b5bbd2ec05fa0f9",
     "a frozen account": "c93a7090afc57f3f9d109a5da695a118",

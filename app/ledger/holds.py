@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.ledger.book import Book
-from app.ledger.movements import Movement, check_effective, check_limits, check_open, check_reference
+from app.ledger.movements import Movement, check_effective, check_limits, check_not_frozen, check_open, check_reference
 from app.ledger.periods import check_period
 from app.ledger.refusals import (
     AlreadyCaptured,
@@ -61,8 +61,8 @@ def capture_transaction(command: CaptureTransaction, book: Book, *, now: datetim
     check_effective(command.effective_at, now=now)
     check_period(command.effective_at, book)
     check_reference(command.reference, book)
-    # No live hold lies on a closed account, so these can only be frozen.
-    check_open((path for line in hold.lines for path in (line.debit_account, line.credit_account)), book)
+    # A closed account is one of which nothing is held any more, so that this moves nothing on it.
+    check_not_frozen((path for line in hold.lines for path in (line.debit_account, line.credit_account)), book)
     captured = _read_amounts(command, hold)
     kept = {line.posting: line.remaining - captured[line.posting] if command.keep else 0 for line in hold.lines}
     status: HoldStatus = "pending" if any(kept.values()) else "captured"

@@ -25,8 +25,8 @@ from app.ledger.values import (
 # once, opened or moved alike: `on conflict` names its index, so that no plan of it can go wrong. So do holds.
 _WRITE = """
 with head as (
-  update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5, closed_before = $6,
-                   configured_by = $52, configuration_revision = $53
+  update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5::text::timestamptz,
+                   closed_before = $6, configured_by = $52, configuration_revision = $53
    where ledger_id = $1 and revision = $2 returning ledger_id
 ), new_events as (
   insert into events (ledger_id, sequence, kind, recorded_at, actor, effective_at, postings, reference, "group",
@@ -34,7 +34,7 @@ with head as (
   select $1, u.sequence, u.kind, $4, u.actor, u.effective_at, u.postings, u.reference, u.grp,
          u.description, u.metadata, u.account_id, u.configuration<, u.subject, u.expires_at>
     from unnest($7::bigint[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::text[],
-                $14::text[], $15::json[], $16::bigint[], $17::jsonb[]<, $54::bigint[], $55::timestamptz[]>)
+                $14::text[], $15::json[], $16::bigint[], $17::jsonb[]<, $54::bigint[], $55::text[]::timestamptz[]>)
          as u (sequence, kind, actor, effective_at, postings, reference, grp, description, metadata, account_id,
                configuration<, subject, expires_at>)
    where exists (select from head)
@@ -71,7 +71,7 @@ with head as (
    where exists (select from head)
 )<, touched_holds as (
   insert into holds (ledger_id, hold, status, expires_at, lines)
-  select $1, u.* from unnest($56::bigint[], $57::text[], $58::timestamptz[], $59::integer[]) as u
+  select $1, u.* from unnest($56::bigint[], $57::text[], $58::text[]::timestamptz[], $59::integer[]) as u
    where exists (select from head)
   on conflict (ledger_id, hold) do update set status = excluded.status
 ), touched_lines as (
@@ -100,7 +100,7 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         head.revision,
         book.sequence,
         book.recording_time(now) if book.events else head.recorded_at,
-        book.next_expiry,
+        _moment(book.next_expiry),
         book.closed_before,
         *_columns(11, map(_event_row, book.events)),
         *_columns(9, map(_entry_row, book.entries)),
@@ -114,7 +114,9 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         lines = ((hold, line) for hold in book.changed_holds.values() for line in hold.lines)
         arguments += [
             *_columns(2, map(_subject_row, book.events)),
-            *_columns(4, ((h.hold, h.status, h.expires_at, len(h.lines)) for h in book.changed_holds.values())),
+            *_columns(
+                4, ((h.hold, h.status, _moment(h.expires_at), len(h.lines)) for h in book.changed_holds.values())
+            ),
             *_columns(8, (_line_row(hold, line) for hold, line in lines)),
         ]
         return await connection.fetchval(WRITE_WITH_HOLDS, *arguments, timeout=timeout_s) is not None
@@ -161,7 +163,13 @@ def _event_row(event: Event) -> tuple[Any, ...]:
 def _subject_row(event: Event) -> tuple[Any, ...]:
     if not isinstance(event, TransactionEvent):
         return None, None
-    return event.hold or event.reverses, event.expires_at
+    return event.hold or event.reverses, _moment(event.expires_at)
+
+
+def _moment(moment: datetime | None) -> str | None:
+    """As text, since the driver takes the last instant of the calendar for infinity, which it reads back without a
+    time zone. A hold may expire at any instant."""
+    return None if moment is None else moment.isoformat()
 
 
 def _line_row(hold: Hold, line: HoldLine) -> tuple[Any, ...]:

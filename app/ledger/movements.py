@@ -111,11 +111,17 @@ def check_reference(reference: str | None, book: Book) -> None:
 
 def check_open(paths: Iterable[str], book: Book) -> None:
     """Refuse accounts that take no postings: over all of them first the closed ones, then the frozen ones."""
-    shut = [account for path in paths if (account := book.accounts[path]).status != "open"]
-    for status, refusal in (("closed", AccountClosed), ("frozen", AccountFrozen)):
-        for account in shut:
-            if account.status == status:
-                raise refusal(account=account.path)
+    named = [book.accounts[path] for path in paths]
+    for account in named:
+        if account.status == "closed":
+            raise AccountClosed(account=account.path)
+    check_not_frozen((account.path for account in named), book)
+
+
+def check_not_frozen(paths: Iterable[str], book: Book) -> None:
+    for path in paths:
+        if book.accounts[path].status == "frozen":
+            raise AccountFrozen(account=path)
 
 
 def check_limits(moved: dict[str, Account], book: Book) -> None:
