@@ -1,4 +1,4 @@
-"""Connections: engines for reads, the writer, the feed and checks. Nothing else in the service opens any."""
+"""Connections: engines for reads, the writer, the feed, keys and checks. Nothing else in the service opens any."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,6 +55,9 @@ SIGNAL_SETTINGS = {
     "idle_session_timeout": "0",
     "synchronous_commit": "off",
 }
+
+# The one connection that keys are looked for on: how soon a revoked one is refused must not depend on what else waits.
+KEY_SETTINGS = {"application_name": "tallystick-keys", "timezone": "UTC", "statement_timeout": "1s", "jit": "off"}
 
 # What passes: the connection or the server went away, or a rival held something for too long.
 _TRANSIENT = (
@@ -123,7 +126,7 @@ class WriteConnections:
 
 
 class Database:
-    """The service's engines: `sessions` for reads, `writes` for the writer, `signals` for the feed, `checks`."""
+    """The engines: `sessions` for reads, `writes` for the writer, `signals` for the feed, `keys`, and `checks`."""
 
     def __init__(self, settings: Settings) -> None:
         url = make_url(settings.database_url)
@@ -166,6 +169,15 @@ class Database:
             pool_timeout=settings.pool_timeout_s,
             connect_args={"server_settings": SIGNAL_SETTINGS, "timeout": settings.database_timeout_s},
         )
+        self._keys = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=settings.pool_timeout_s,
+            connect_args={"server_settings": KEY_SETTINGS, "timeout": settings.database_timeout_s},
+        )
         # Apart from the reads, so that a process whose reads all wait is not taken for one without a database.
         self.checks = create_async_engine(
             url,
@@ -184,6 +196,7 @@ class Database:
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
         self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
         self.signals = WriteConnections(self._signals, timeout_s=settings.database_timeout_s)
+        self.keys = WriteConnections(self._keys, timeout_s=settings.database_timeout_s)
 
     def connections_in_use(self) -> dict[str, tuple[int, int]]:
         """Of each pool, how many connections are in use and how many there may be."""
@@ -195,3 +208,4 @@ class Database:
         await self._writes.dispose()
         await self._signals.dispose()
         await self.checks.dispose()
+        await self._keys.dispose()

@@ -1,17 +1,23 @@
-"""What handlers may depend on: a session for reads, the writer for writes, the idempotency key."""
+"""What handlers may depend on: a session for reads, the writer for writes, the caller, the idempotency key."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.access import api_keys
+from app.access.api_keys import ApiKey, CreatedApiKey
+from app.access.callers import Caller
+from app.access.known_keys import KnownKeys
 from app.db import Database
 from app.ledger import queries
 from app.ledger.feed import Feed
-from app.ledger.refusals import OutcomeUnknown, Overloaded, StorageUnavailable
+from app.ledger.refusals import OutcomeUnknown, Overloaded, Refusal, StorageUnavailable
 from app.ledger.values import Command, Event
 from app.ledger.writer import LedgerWriter, Receipt, Submission
 from app.load import Load
@@ -89,8 +95,15 @@ class Submitter:
 
     async def receive(self, ledger: str, command: Command, *, key: bytes, fingerprint: bytes) -> Receipt:
         """The receipt of a command that may make several events."""
+        caller: Caller = self._scope["caller"]
         submission = Submission(
-            command, key, fingerprint, self._scope["caller"], self._scope["request_id"], self._scope.get("trace")
+            command,
+            key,
+            fingerprint,
+            caller.label,
+            self._scope["request_id"],
+            scope=caller.scope,
+            trace=self._scope.get("trace"),
         )
         receipt = await self._writer.submit(ledger, submission)
         if receipt.replayed:
@@ -102,11 +115,62 @@ async def get_submitter(request: Request, response: Response) -> Submitter:
     return Submitter(request, response)
 
 
+async def get_caller(request: Request) -> Caller:
+    return request.scope["caller"]
+
+
 async def get_key_digest(
-    key: Annotated[models.IdempotencyKey, Header(alias="Idempotency-Key")],
+    request: Request, key: Annotated[models.IdempotencyKey, Header(alias="Idempotency-Key")]
 ) -> bytes:
-    """What stands for an idempotency key in its ledger: the first 16 bytes of its SHA-256."""
-    return hashlib.sha256(key.encode()).digest()[:16]
+    """What stands for an idempotency key in its ledger: the first 16 bytes of its SHA-256.
+
+    Callers with an account prefix have keys of their own, shared by those of the same prefix: nobody can try or use up
+    the keys of others. A NUL stands in no prefix and no key, so that no two of these are the same.
+    """
+    prefix = request.scope["caller"].scope.prefix
+    named = key if prefix is None else f"{prefix}\0{key}"
+    return hashlib.sha256(named.encode()).digest()[:16]
+
+
+class ApiKeyMaker:
+    """Makes and revokes keys. What it did, this process knows at once, and every other within a second."""
+
+    def __init__(self, request: Request) -> None:
+        self._database: Database = request.app.state.database
+        self._deadline_s: float = request.app.state.settings.write_deadline_s
+        self._known: KnownKeys = request.app.state.known_keys
+        self.now: Callable[[], datetime] = request.app.state.clock
+
+    async def create(self, key: ApiKey) -> CreatedApiKey:
+        """Raises what `create_api_key` does."""
+        async with self._deadline():
+            created = await api_keys.create_api_key(self._database.writes, key)
+        await self._look()
+        return created
+
+    async def revoke(self, name: str, *, by: str) -> ApiKey:
+        """The key, revoked now or before. Raises `ApiKeyNotFound`, and what `revoke_api_key` does."""
+        async with self._deadline():
+            await api_keys.revoke_api_key(self._database.writes, name, at=self.now(), by=by)
+        await self._look()
+        async with self._database.sessions() as session:
+            return await api_keys.get_api_key(session, name)
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                yield
+        except TimeoutError:
+            raise OutcomeUnknown() from None
+
+    async def _look(self) -> None:
+        with suppress(Refusal):  # It is done, and the next look that succeeds will tell this process too.
+            await self._known.look()
+
+
+async def get_key_maker(request: Request) -> ApiKeyMaker:
+    return ApiKeyMaker(request)
 
 
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
@@ -114,5 +178,7 @@ Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(get_sessions)]
 FeedOfProcess = Annotated[Feed, Depends(get_feed)]
 LoadOfProcess = Annotated[Load, Depends(get_load)]
 Present = Annotated[PresentReads, Depends(get_present)]
+CallerOfRequest = Annotated[Caller, Depends(get_caller)]
+KeyMaker = Annotated[ApiKeyMaker, Depends(get_key_maker)]
 Submit = Annotated[Submitter, Depends(get_submitter)]
 KeyDigest = Annotated[bytes, Depends(get_key_digest)]

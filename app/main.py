@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
+from app.access.authentication import Authentication
+from app.access.known_keys import KnownKeys
+from app.access.rates import Buckets
+from app.access.tokens import Tokens
 from app.api import (
     accounts,
     balances,
@@ -17,6 +21,7 @@ from app.api import (
     events,
     health,
     holds,
+    keys,
     ledgers,
     metrics,
     periods,
@@ -24,7 +29,6 @@ from app.api import (
     verification,
 )
 from app.api.contract import CONTRACT
-from app.api.keys import ApiKeys
 from app.api.problems import add_problem_handlers
 from app.counts import RequestCounts, VerificationCounts
 from app.db import Database
@@ -73,6 +77,13 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.database = Database(settings)
+        app.state.known_keys = KnownKeys(app.state.database.keys)
+        tokens = _tokens(settings, clock)
+        app.state.authentication = Authentication(
+            settings.actors(), app.state.known_keys, tokens, clock, open_to_all=settings.lets_everybody_in
+        )
+        app.state.key_rates = Buckets(per_s=settings.key_requests_per_s, burst=settings.key_burst)
+        app.state.address_rates = Buckets(per_s=settings.address_failures_per_s, burst=settings.address_failure_burst)
         app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
         app.state.writer = LedgerWriter(
             app.state.database,
@@ -89,14 +100,20 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
             )
         )  # fmt: skip
         sweeper = Sweeper(app.state.database, app.state.writer, clock)
+        app.state.known_keys.start()
+        if tokens is not None:
+            tokens.keys.start()
         app.state.feed.start()
         sweeper.start()
-        if not settings.actors():
+        if settings.lets_everybody_in:
             log.warning("no_api_key", detail="Serving without authentication, for development only.")
         yield {STOPPING: Stop(app.state.readiness, app.state.feed, app.state.writer)}
         await sweeper.close()
         await app.state.writer.drain()
         await app.state.feed.close()
+        await app.state.known_keys.close()
+        if tokens is not None:
+            await tokens.keys.close()
         await app.state.database.close()
         if traces:
             await traces.close()
@@ -112,14 +129,13 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.openapi = lambda: CONTRACT.document
     app.state.settings = settings
     app.state.clock = clock
-    app.state.keys = ApiKeys(settings.actors(), open_to_all=settings.development and not settings.actors())
     app.state.requests = RequestCounts(CONTRACT.operations)
     app.state.verifications = VerificationCounts()
     app.state.open_operations = frozenset({"getMetrics"} if settings.metrics == "open" else ())
     app.state.load = Load(requests_max=settings.requests_max, body_bytes_max=settings.body_memory_mib << 20)
     app.add_middleware(RequestMiddleware, load=app.state.load, counts=app.state.requests, traces=traces)
     add_problem_handlers(app)
-    resources = [transactions, holds, accounts, balances, ledgers, periods, events, verification, health]
+    resources = [transactions, holds, accounts, balances, ledgers, periods, events, verification, keys, health]
     resources += [metrics] if settings.metrics != "closed" else []
     resources += [docs] if settings.docs != "closed" else []
     for resource in resources:
@@ -137,6 +153,18 @@ def make_traces(settings: Settings) -> Traces | None:
     except ModuleNotFoundError as error:
         raise ValueError("TRACES_ENDPOINT is set, but the group `traces` is not installed") from error
     return Traces(settings, version=CONTRACT.document["info"]["version"])
+
+
+def _tokens(settings: Settings, clock: Callable[[], datetime]) -> Tokens | None:
+    if not settings.jwt_issuer:
+        return None
+    return Tokens(
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        jwks=settings.jwt_jwks,
+        claim=settings.jwt_claim,
+        clock=clock,
+    )
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -102,7 +102,7 @@ class RequestMiddleware:
                     code=code,
                     duration_ms=round(seconds * 1000, 2),
                     ledger=scope.get("ledger", "-"),
-                    actor=scope.get("caller", "-"),
+                    actor=getattr(scope.get("caller"), "label", "-"),
                 )
 
 

@@ -269,6 +269,9 @@ def configure_server(app: Any, settings: Settings, **options: Any) -> Config:
         log_config=None,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
+        # uvicorn by itself would believe whoever connects from this machine.
+        proxy_headers=bool(settings.trusted_proxies.strip()),
+        forwarded_allow_ips=settings.trusted_proxies,
         **options,
     )
     config.settings = settings

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,7 +49,7 @@ class Settings(DatabaseSettings):
 
     api_key: SecretStr = Field(
         SecretStr(""),
-        description="The API keys, comma-separated: each a bare secret (its events' actor is `operator`) or "
+        description="The operator's keys, comma-separated: each a bare secret (its events' actor is `operator`) or "
         "`label:secret`. A secret has at least 16 characters.",
     )
     development: bool = Field(
@@ -130,9 +132,60 @@ class Settings(DatabaseSettings):
         1000, description="How many requests of a process may wait for events at once before more are `overloaded`."
     )
 
+    key_requests_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        0.0, description="How many requests a second a key may make to a process; 0 for no limit."
+    )
+    key_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100, description="How many requests a key may make at once, where they are limited."
+    )
+    address_failures_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        5.0,
+        description="How many requests a second without a valid key an address may make to a process; 0 for no limit.",
+    )
+    address_failure_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100, description="How many requests without a valid key an address may make at once, where they are limited."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks, comma-separated, whose `X-Forwarded-For` says who asks; `*` for all. "
+        "Without any, who asks is whoever connects.",
+    )
+
+    jwt_issuer: str = Field("", description="The issuer whose signed tokens are taken beside keys, if any.")
+    jwt_audience: str = Field("", description="What those tokens must name as their audience.")
+    jwt_jwks: str = Field(
+        "",
+        description="The issuer's public keys (JWKS): a file, or an `https://` address (on this machine `http://`).",
+    )
+    jwt_claim: str = Field("tallystick", description="The claim of a token that says what its bearer may do.")
+
+    @model_validator(mode="after")
+    def _know_the_issuer(self) -> Settings:
+        if any((self.jwt_issuer, self.jwt_audience, self.jwt_jwks)):
+            if not all((self.jwt_issuer, self.jwt_audience, self.jwt_jwks, self.jwt_claim)):
+                raise ValueError("JWT_ISSUER, JWT_AUDIENCE and JWT_JWKS belong together")
+            url = urlsplit(self.jwt_jwks)
+            if "://" in self.jwt_jwks and not (
+                (url.scheme == "https" and url.hostname)
+                or (url.scheme == "http" and url.hostname in ("localhost", "127.0.0.1", "::1"))
+            ):
+                raise ValueError("JWT_JWKS must be a file, or an https:// address")
+        return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for each in filter(None, map(str.strip, value.split(","))):
+            if each != "*":
+                try:
+                    ip_network(each)
+                except ValueError:
+                    raise ValueError("TRUSTED_PROXIES: not an address or a network") from None
+        return value
+
     @model_validator(mode="after")
     def _have_keys(self) -> Settings:
-        if not self.actors() and not self.development:
+        if not self.actors() and not self.jwt_issuer and not self.development:
             raise ValueError("API_KEY is not set; set it, or DEVELOPMENT=true to serve without authentication")
         return self
 
@@ -141,6 +194,11 @@ class Settings(DatabaseSettings):
         if self.drain_s >= self.shutdown_timeout_s:
             raise ValueError("DRAIN_S has to be less than SHUTDOWN_TIMEOUT_S, which includes it")
         return self
+
+    @property
+    def lets_everybody_in(self) -> bool:
+        """Only for development, and only as long as there is nothing to ask for."""
+        return self.development and not self.actors() and not self.jwt_issuer
 
     def actors(self) -> dict[str, str]:
         """The label of each secret. Raises ValueError, without the secret, for one that may not be used."""

@@ -725,6 +725,108 @@ class VerificationReport(BaseModel):
     sequence: EventSequence
 
 
+type ApiKeyName = Annotated[StrictStr, Field(max_length=64, min_length=1, pattern="^[A-Za-z0-9_.-]+$")]
+"""
+Names a key for ever: 1 to 64 letters, digits, dots, dashes and underscores.
+
+"""
+
+
+type ActorLabel = Annotated[StrictStr, Field(max_length=64, min_length=1, pattern="^[A-Za-z0-9_.-]+$")]
+"""
+Who acts, as the log tells it: 1 to 64 letters, digits, dots, dashes and underscores. Not `system`, which
+stands for the ledger itself, and not `operator`.
+
+"""
+
+
+type ScopeOperation = Literal["read", "post", "hold", "admin"]
+
+
+class CreateApiKeyRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    name: ApiKeyName
+    label: ActorLabel | MISSING = MISSING
+    operations: Annotated[list[ScopeOperation], Field(max_length=4, min_length=1)]
+    """
+    What the key may do; `x-scope` of each operation tells which of these it takes.
+    """
+    ledgers: Annotated[list[LedgerName] | MISSING, Field(max_length=100, min_length=1)] = MISSING
+    """
+    The ledgers that it may do it in, whether or not they exist yet; all of them if left out.
+    """
+    account_prefix: AccountPath | MISSING = MISSING
+    amount_max: Amount | MISSING = MISSING
+    expires_at: Timestamp | MISSING = MISSING
+
+
+class ApiKey(BaseModel):
+    """
+    A key, without its secret.
+    """
+
+    name: ApiKeyName
+    label: StrictStr
+    """
+    The actor of what is done with it.
+    """
+    operations: list[StrictStr]
+    """
+    What it may do.
+    """
+    ledgers: list[LedgerName] | None
+    """
+    The ledgers that it may do it in; null for all of them.
+    """
+    account_prefix: StrictStr | None
+    """
+    It may name or move only this account and those below it; null for all of them.
+    """
+    amount_max: NullableBalance | None
+    """
+    The largest amount of a posting that it may make; null for no bound.
+    """
+    created_at: Timestamp
+    created_by: StrictStr
+    """
+    The label of the key that made it.
+    """
+    expires_at: Timestamp | None
+    """
+    From when on nobody can use it, if it expires.
+    """
+    revoked_at: Timestamp | None
+    """
+    When it was revoked, if it was.
+    """
+    revoked_by: StrictStr | None
+    """
+    The label of the key that revoked it.
+    """
+
+
+class CreatedApiKey(BaseModel):
+    """
+    A key as it was made, and its secret, which is not shown again.
+    """
+
+    api_key: ApiKey
+    secret: Annotated[StrictStr, Field(pattern="^tsk_[0-9A-Za-z]{38}$")]
+    """
+    Send it as the bearer token. Nobody can be told it again.
+    """
+
+
+class ApiKeyPage(BaseModel):
+    items: list[ApiKey]
+    next_cursor: StrictStr | None
+    """
+    For the next page; null on the last one.
+    """
+
+
 class FieldError(BaseModel):
     pointer: StrictStr
     """
@@ -789,7 +891,7 @@ type MalformedRequestResponseXRequestIdHeader = Annotated[StrictStr, Field(patte
 type UnauthenticatedResponseWWWAuthenticateHeader = StrictStr
 
 
-type NotReadyResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
+type RateLimitedResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
 
 
 type IdempotencyReplayedHeader = Literal["true"]

@@ -1211,7 +1211,7 @@ def test_a_hostile_request_gets_the_answer_that_the_contract_promises(service: A
     check_alive(service)
 
 
-EXAMPLES = {"ledger": LEDGER, "account": "bank:cash", "sequence": "7"}
+EXAMPLES = {"ledger": LEDGER, "account": "bank:cash", "sequence": "7", "api_key": "nobody"}
 OPERATIONS = [
     pytest.param(method.upper(), path.format(**EXAMPLES), operation, id=operation["operationId"])
     for path, operations in CONTRACT["paths"].items()

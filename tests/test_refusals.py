@@ -113,6 +113,8 @@ def fresh(name: str, service: Service | None = None) -> Request:
         year, days = (2020, number) if name == "closePeriod" else (2000, -number)
         return example(name).with_body(before=(datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=days)).isoformat())
     asked = example(name)
+    if name == "revokeApiKey":  # revoked once or twice, it is the same
+        return asked
     if name == "postTransactionBatch":
         return asked.with_body(transactions=[each | {"reference": new} for each in asked.body["transactions"][:1]])
     return asked.with_body(**{NAMED_BY[name]: new})
@@ -130,6 +132,7 @@ NAMED_BY = {
     "updateAccount": "description",
     "updateLedger": "description",
     "postTransaction": "reference",
+    "createApiKey": "name",
 }
 
 
@@ -156,6 +159,7 @@ def prepare(service: Service) -> Service:
     requests += [post("bank:cash", "poor", "5"), post("poor", "bank:cash", "3")]
     requests += [post("bank:cash", "roofed", "5"), post("roofed", "bank:cash", "15")]
     requests.append(example("closePeriod").with_body(before="2010-01-01T00:00:00Z"))
+    requests.append(example("createApiKey"))
     requests += [update(status, status) for status in ("frozen", "closed")]
     assert [request.send(service).status_code for request in requests] == [201] * (len(requests) - 2) + [200] * 2
     return service
@@ -223,16 +227,26 @@ def hasty(new_database: Callable[[], str]) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
+def limited(new_database: Callable[[], str]) -> Iterator[Service]:
+    """A service that answers a key one request, and the next an hour later."""
+    with serve(new_database(), key_requests_per_s=1 / 3600, key_burst=1) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
 def broken(new_database: Callable[[], str]) -> Iterator[dict[str, Service]]:
     """Two services on databases in which something is planted that nobody foresaw: for reads, and for writes."""
     faults = {
-        "reads": "alter table heads rename column sequence to planted",
-        "writes": "alter table events add constraint planted check (false) not valid",
+        "reads": "alter table heads rename column sequence to planted; "
+        "alter table api_keys rename column created_by to planted",
+        "writes": "alter table events add constraint planted check (false) not valid; "
+        "alter table api_keys add constraint planted check (false) not valid",
     }
     with contextlib.ExitStack() as stack:
         services = {kind: prepare(stack.enter_context(serve(new_database()))) for kind in faults}
         for kind, statement in faults.items():
-            fetch_now(services[kind].database, statement)
+            for each in statement.split("; "):
+                fetch_now(services[kind].database, each)
         yield services
 
 
@@ -268,9 +282,12 @@ def post_into_closed_books(name: str, request: pytest.FixtureRequest) -> httpx.R
     return fresh(name, books).with_body(effective_at="1950-01-01T00:00:00Z").send(books)
 
 
+WHEN = {"closePeriod": "before", "reopenPeriod": "before", "createApiKey": "expires_at"}
+
+
 def name_a_wrong_time(name: str, request: pytest.FixtureRequest) -> httpx.Response:
     books = request.getfixturevalue("books")
-    field = "before" if name in ("closePeriod", "reopenPeriod") else "effective_at"
+    field = WHEN.get(name, "effective_at")
     return fresh(name, books).with_body(**{field: "1899-12-31T23:59:59.999999Z"}).send(books)
 
 
@@ -303,6 +320,22 @@ def after_it_expired(name: str, request: pytest.FixtureRequest) -> httpx.Respons
 def capture_too_much(name: str, request: pytest.FixtureRequest) -> httpx.Response:
     books = request.getfixturevalue("books")
     return fresh(name, books).with_body(amounts=[{"posting": 0, "amount": "6"}]).send(books)
+
+
+def ask_with_a_key_for_something_else(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    service = request.getfixturevalue("books")
+    other = "post" if "read" in OPERATIONS[name][2]["x-scope"] else "read"
+    made = example("createApiKey").with_body(name=f"other-{next(KEYS)}", operations=[other]).send(service)
+    return example(name).with_headers(Authorization=f"Bearer {made.json()['secret']}").send(service)
+
+
+def ask_too_often(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    limited = request.getfixturevalue("limited")
+    with limited.client() as client:
+        while (answer := client.get("/v1/api-keys")).status_code == 200:
+            pass
+    assert answer.status_code == 429
+    return example(name).send(limited)
 
 
 type Maker = Callable[[Request], Request]
@@ -359,9 +392,12 @@ def while_its_write_is_held(name: str, request: pytest.FixtureRequest) -> httpx.
     """By a write that waits for a lock past its deadline, and takes effect once afterwards."""
     service = request.getfixturevalue("hasty")
     asked = fresh(name, service)
-    with holding(service.database, "lock table events in share mode"):
+    with holding(service.database, "lock table events, api_keys in share mode"):
         answer = asked.send(service)
     again = asked.send(service)
+    if name.endswith("ApiKey"):  # whose transaction ended with its caller
+        assert again.status_code in (200, 201)
+        return answer
     (success,) = (int(status) for status in OPERATIONS[name][2]["responses"] if status.startswith("2"))
     assert (again.status_code, again.headers.get("Idempotency-Replayed")) == (success, "true")
     return answer
@@ -412,6 +448,10 @@ MAKE: dict[str, Make] = {
     "malformed_request": repeat_a_header,
     "validation_failed": of_example(lambda asked: replace(asked, params={"planet": "mars"})),
     "unauthenticated": of_example(lambda asked: asked.with_headers(Authorization="Bearer a-secret-of-nobody")),
+    "forbidden": ask_with_a_key_for_something_else,
+    "rate_limited": ask_too_often,
+    "api_key_exists": of_example(lambda asked: asked),
+    "api_key_not_found": on_books(lambda name: example(name, api_key="nobody")),
     "not_acceptable": of_example(lambda asked: asked.with_headers(Accept="text/html, application/json;q=0")),
     "idempotency_key_required": of_example(lambda asked: asked.with_headers(Idempotency_Key=None)),
     "invalid_cursor": of_example(lambda asked: replace(asked, params={"cursor": "bm9uZSBvZiBvdXJz"})),
@@ -492,6 +532,7 @@ SAYS: dict[str, dict[str, Any]] = {
     "time_out_of_range": {"pointer": "/effective_at"},
     "closePeriod time_out_of_range": {"pointer": "/before"},
     "reopenPeriod time_out_of_range": {"pointer": "/before"},
+    "createApiKey time_out_of_range": {"pointer": "/expires_at"},
     "period_closed": {"pointer": "/effective_at"},
     "reference_exists": {"pointer": "/reference"},
     "unknown_account": {"pointer": "/postings/0/credit_account"},
@@ -533,7 +574,8 @@ def check_refusal(answer: httpx.Response, code: str, name: str = "") -> None:
         assert int(body["problem"].pop("required")) > int(body["problem"].pop("available"))
     assert body == expected | SAYS.get(f"{name} {code}", SAYS.get(code, {}))
     assert answer.headers.get("WWW-Authenticate") == ("Bearer" if answer.status_code == 401 else None)
-    assert answer.headers.get("Retry-After") == ("1" if answer.status_code == 503 else None)
+    waits = {429: range(3_000, 3_601), 503: (1,)}.get(answer.status_code, (0,))
+    assert int(answer.headers.get("Retry-After", 0)) in waits
     assert ("Allow" in answer.headers) == (answer.status_code == 405)
 
 
@@ -553,7 +595,7 @@ def test_refuses_what_no_operation_is_there_for(code: str, request: pytest.Fixtu
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
 def test_refuses_a_method_that_a_path_does_not_have_and_names_those_that_it_has(path: str, books: Service) -> None:
-    concrete = path.format(ledger="nowhere", account="nobody", sequence="1")
+    concrete = path.format(ledger="nowhere", account="nobody", sequence="1", api_key="nobody")
     answer = Request("DELETE", concrete).send(books)
     check_refusal(answer, "method_not_allowed")
     assert answer.headers["Allow"].split(", ") == sorted(method.upper() for method in DOCUMENT["paths"][path])

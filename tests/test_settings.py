@@ -238,6 +238,11 @@ def test_settings_never_change() -> None:
         ("write_deadline_s", (0, 121)),
         ("body_timeout_s", (0, 121)),
         ("feed_waiters_max", (0, 100_001)),
+        ("key_requests_per_s", (-1, 1_000_001)),
+        ("key_burst", (0, 1_000_001)),
+        ("address_failures_per_s", (-1, 1_000_001)),
+        ("address_failure_burst", (0, 1_000_001)),
+        ("trusted_proxies", ("nowhere", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.1,*x")),
         ("development", ("perhaps",)),
     ],
 )

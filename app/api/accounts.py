@@ -15,10 +15,11 @@ from app.api.cursors import (
     with_cursor,
 )
 from app.api.edge import fingerprint
-from app.deps import KeyDigest, Present, Session, Submit
+from app.deps import CallerOfRequest, KeyDigest, Present, Session, Submit
 from app.ledger import finding, queries, statements, transactions
 from app.ledger.history import Moment
 from app.ledger.refusals import InvalidCursor
+from app.ledger.scopes import check_filter
 from app.ledger.values import Event, OpenAccount, UpdateAccount
 from app.wire import given
 from generated import models
@@ -79,6 +80,7 @@ async def update_account(
 async def list_accounts(
     ledger: models.LedgerName,
     present: Present,
+    caller: CallerOfRequest,
     prefix: Annotated[models.AccountPath | None, Query()] = None,
     asset: Annotated[models.Asset | None, Query()] = None,
     status: Annotated[models.AccountStatus | None, Query()] = None,
@@ -88,6 +90,7 @@ async def list_accounts(
     scope = ("accounts", ledger)
     check_one_filter({"prefix": prefix}, {"asset": asset}, {"status": status})
     place = read_place(cursor, *scope, kind=str, filters={"prefix": prefix, "asset": asset, "status": status})
+    check_filter(caller.scope, "prefix", place.filters)
     where: Any = {"after": place.after, "limit": limit}
     match place.filters:
         case {"prefix": path}:
@@ -144,11 +147,13 @@ async def list_account_holds(
     ledger: models.LedgerName,
     account: models.AccountPath,
     present: Present,
+    caller: CallerOfRequest,
     order: Annotated[models.Order | None, Query()] = None,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     scope = ("holds", ledger, account)
     order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
-    page = await present(transactions.list_account_holds, ledger, account, order=order, after=after, limit=limit)
+    where: Any = {"order": order, "after": after, "limit": limit, "within": caller.scope.prefix}
+    page = await present(transactions.list_account_holds, ledger, account, **where)
     return with_cursor(page, *scope, order=order)

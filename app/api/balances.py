@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query
 
 from app.api.contract import ContractRoute
 from app.api.cursors import Place, make_cursor, read_place
-from app.deps import Present, Session
+from app.deps import CallerOfRequest, Present, Session
 from app.ledger import history, totals
 from app.ledger.history import AsOf
 from app.ledger.queries import Page
+from app.ledger.scopes import check_filter
 from generated import models
 
 router = APIRouter(route_class=ContractRoute, tags=["Balances"])
@@ -52,6 +53,7 @@ class PastPage:
 async def get_totals(
     ledger: models.LedgerName,
     present: Present,
+    caller: CallerOfRequest,
     prefix: Annotated[models.AccountPath | None, Query()] = None,
     as_of_effective: AsOfEffective = None,
     as_of_sequence: AsOfSequence = None,
@@ -62,6 +64,7 @@ async def get_totals(
     scope = ("totals", ledger)
     filters = {"prefix": prefix} | _filters(as_of_effective, as_of_sequence, as_of_recorded)
     place = read_place(cursor, *scope, kind=str, filters=filters)
+    check_filter(caller.scope, "prefix", place.filters)
     below, as_of = place.filters.get("prefix"), _as_of(place)
     page = await present(totals.get_totals, ledger, prefix=below, as_of=as_of, after=place.after, limit=limit)
     return _past_page(page, *scope, place=place)

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from app.api.edge import (
     BODY_BYTES_MAX,
     authenticate,
+    authorize,
     check_accept,
     check_key,
     check_parameters,
@@ -44,6 +45,9 @@ class Operation:
     method: str
     path: str
     secured: bool
+    # What a key's scope has to hold one of, and whether a key with an account prefix is refused.
+    scope: frozenset[str]
+    whole_ledger: bool
     query: frozenset[str]
     integers: frozenset[str]
     keyed: bool
@@ -81,6 +85,8 @@ class Contract:
             method=method,
             path=path,
             secured=bool(said.get("security", self.document["security"])),
+            scope=frozenset(said.get("x-scope", ())),
+            whole_ledger=said.get("x-whole-ledger", False),
             query=frozenset(p["name"] for p in parameters if p["in"] == "query"),
             integers=frozenset(p["name"] for p in parameters if self.resolve(p["schema"]).get("type") == "integer"),
             keyed=any(p["name"] == "Idempotency-Key" for p in parameters),
@@ -137,7 +143,7 @@ class ContractRoute(APIRoute):
             name_for_log(request, operation)
             headers = read_headers(request)
             if operation.secured and operation.operation_id not in request.app.state.open_operations:
-                authenticate(request, headers)
+                authorize(request, await authenticate(request, headers), operation)
             check_accept(headers, operation)
             query = check_parameters(request, headers, operation)
             given = Given(request, Response(status_code=status, media_type=operation.media_type), query, headers)

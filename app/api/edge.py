@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import re
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +19,27 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
+from app.access.callers import Caller
+from app.access.rates import Buckets, network_of
 from app.ledger.refusals import (
     ContentTooLarge,
     IdempotencyKeyRequired,
     MalformedRequest,
     NotAcceptable,
+    RateLimited,
     RequestTimeout,
     Unauthenticated,
     UnsupportedMediaType,
     ValidationFailed,
 )
+from app.ledger.scopes import check_request
 from app.load import Load
 
 if TYPE_CHECKING:
     from app.api.contract import Operation
 
 BODY_BYTES_MAX = 1 << 20
+RETRY_AFTER_S_MAX = 3_600
 
 _LEDGER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
@@ -62,7 +69,7 @@ def read_headers(request: Request) -> dict[bytes, bytes]:
         if name not in headers:
             headers[name] = value
         elif name == b"authorization":
-            raise Unauthenticated()
+            headers[name] = b""  # of two, neither counts
         elif name in _SINGLE_HEADERS:
             headers[_REPEATED] = name
         else:
@@ -70,9 +77,53 @@ def read_headers(request: Request) -> dict[bytes, bytes]:
     return headers
 
 
-def authenticate(request: Request, headers: dict[bytes, bytes]) -> None:
+async def authenticate(request: Request, headers: dict[bytes, bytes]) -> Caller:
+    """Whose key the request carries. Raises `Unauthenticated`, and `RateLimited` for one that asks too often."""
+    caller = await identify(request, headers)
+    request.scope["caller"] = caller
+    _refuse_while_waiting(request.app.state.key_rates.take(caller.identity, time.monotonic()))
+    return caller
+
+
+async def identify(request: Request, headers: dict[bytes, bytes]) -> Caller:
+    """Whose key the request carries. Raises `Unauthenticated`."""
     scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
-    request.scope["caller"] = request.app.state.keys.get_actor(secret if scheme.lower() == b"bearer" else b"")
+    secret = secret if scheme.lower() == b"bearer" else b""
+    caller: Caller | None = request.app.state.authentication.find(secret)
+    return caller if caller is not None else await _identify_anew(request, secret)
+
+
+async def _identify_anew(request: Request, secret: bytes) -> Caller:
+    """Look for a key that is not known at once, unless too many that were none came from the same address. Who has a
+    key that is known is let in from there all the same: he may share the address of a proxy."""
+    client = request.scope.get("client")
+    address = network_of(client[0]) if client else "-"
+    rates: Buckets = request.app.state.address_rates
+    _refuse_while_waiting(rates.wait(address, time.monotonic()))
+    try:
+        return await request.app.state.authentication.find_anew(secret)
+    except Unauthenticated:
+        rates.take(address, time.monotonic())
+        raise
+
+
+def _refuse_while_waiting(seconds: float) -> None:
+    if seconds:
+        refusal = RateLimited()
+        refusal.retry_after_s = min(RETRY_AFTER_S_MAX, math.ceil(seconds))
+        raise refusal
+
+
+def authorize(request: Request, caller: Caller, operation: Operation) -> None:
+    """Hold the operation and what its path names against the caller's scope. Raises `Forbidden`."""
+    named = request.path_params
+    check_request(
+        caller.scope,
+        takes=operation.scope,
+        whole_ledger=operation.whole_ledger,
+        ledger=named.get("ledger"),
+        account=named.get("account"),
+    )
 
 
 def check_accept(headers: dict[bytes, bytes], operation: Operation) -> None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 
 from app.api.contract import ContractRoute
+from app.api.edge import identify, read_headers
 from app.deps import FeedOfProcess, LoadOfProcess, Sessions
 from app.ledger import queries
 from generated import models
@@ -35,7 +36,10 @@ async def list_events(
         return page
     following = feed.list_next_events(ledger, after=after_sequence, limit=limit, wait_s=wait_seconds)
     with load.aside():
-        return await _unless_gone(request, following)
+        page = await _unless_gone(request, following)
+    # Whose key was revoked, or has expired, while he waited, is told nothing more.
+    await identify(request, read_headers(request))
+    return page
 
 
 async def _unless_gone[Answer](request: Request, answer: Coroutine[Any, Any, Answer]) -> Answer:

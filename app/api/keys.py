@@ -1,24 +1,53 @@
-"""API keys: which secrets are known, and whose they are."""
+"""Keys: make, list, revoke. Only the operator's own may."""
 
-import hashlib
-import hmac
+from typing import Annotated
 
-from app.ledger.refusals import Unauthenticated
+from fastapi import APIRouter, Query
+
+from app.access import api_keys
+from app.access.api_keys import ApiKey, CreatedApiKey
+from app.access.callers import RESERVED_LABELS
+from app.api.contract import ContractRoute
+from app.api.cursors import CursorPage, read_position, with_cursor
+from app.deps import CallerOfRequest, KeyMaker, Session
+from app.ledger.refusals import ValidationFailed
+from app.ledger.scopes import OPERATIONS
+from app.wire import given
+from generated import models
+
+router = APIRouter(route_class=ContractRoute, tags=["Keys"])
 
 
-class ApiKeys:
-    """Secrets by their digests. Compared in a time that tells nothing about them."""
+@router.post("/v1/api-keys", operation_id="createApiKey", response_model=models.CreatedApiKey, status_code=201)
+async def create_api_key(body: models.CreateApiKeyRequest, maker: KeyMaker, caller: CallerOfRequest) -> CreatedApiKey:
+    label = given(body.label) or body.name
+    if label in RESERVED_LABELS:
+        raise ValidationFailed([{"pointer": "/label", "message": "The label is reserved"}])
+    ledgers = given(body.ledgers)
+    key = ApiKey(
+        name=body.name,
+        label=label,
+        operations=[each for each in OPERATIONS if each in body.operations],
+        ledgers=None if ledgers is None else sorted(set(ledgers)),
+        account_prefix=given(body.account_prefix),
+        amount_max=given(body.amount_max),
+        created_at=maker.now(),
+        created_by=caller.label,
+        expires_at=given(body.expires_at),
+    )
+    return await maker.create(key)
 
-    def __init__(self, actors: dict[str, str], *, open_to_all: bool = False) -> None:
-        self._actors = [(hashlib.sha256(secret.encode()).digest(), label) for secret, label in actors.items()]
-        self._open_to_all = open_to_all
 
-    def get_actor(self, secret: bytes) -> str:
-        """The label of the key with this secret. Raises `Unauthenticated`."""
-        digest = hashlib.sha256(secret).digest()
-        matching = [label for known, label in self._actors if hmac.compare_digest(known, digest)]
-        if matching:
-            return matching[0]
-        if self._open_to_all:
-            return "operator"
-        raise Unauthenticated()
+@router.get("/v1/api-keys", operation_id="listApiKeys", response_model=models.ApiKeyPage)
+async def list_api_keys(
+    session: Session,
+    limit: Annotated[models.LimitParameter, Query()] = 100,
+    cursor: Annotated[models.CursorParameter | None, Query()] = None,
+) -> CursorPage:
+    after = read_position(cursor, "api-keys", kind=str)
+    return with_cursor(await api_keys.list_api_keys(session, after=after, limit=limit), "api-keys")
+
+
+@router.post("/v1/api-keys/{api_key}/revoke", operation_id="revokeApiKey", response_model=models.ApiKey)
+async def revoke_api_key(api_key: models.ApiKeyName, maker: KeyMaker, caller: CallerOfRequest) -> ApiKey:
+    return await maker.revoke(api_key, by=caller.label)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from app.api.contract import ContractRoute
 from app.api.cursors import CursorPage, read_position, with_cursor
 from app.api.edge import fingerprint
-from app.deps import KeyDigest, Session, Submit
+from app.deps import CallerOfRequest, KeyDigest, Session, Submit
 from app.ledger import queries
 from app.ledger.values import CreateLedger, Event, UpdateLedger
 from app.ledger.writer import CREATION_KEY
@@ -35,11 +35,13 @@ async def update_ledger(
 @router.get("/v1/ledgers", operation_id="listLedgers", response_model=models.LedgerPage)
 async def list_ledgers(
     session: Session,
+    caller: CallerOfRequest,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     after = read_position(cursor, "ledgers", kind=str)
-    return with_cursor(await queries.list_ledgers(session, after=after, limit=limit), "ledgers")
+    page = await queries.list_ledgers(session, among=caller.scope.ledgers, after=after, limit=limit)
+    return with_cursor(page, "ledgers")
 
 
 @router.get("/v1/ledgers/{ledger}", operation_id="getLedger", response_model=models.Ledger)

@@ -21,14 +21,17 @@ STATUS: dict[type[Refusal], int] = {
     refusals.IdempotencyKeyRequired: 400,
     refusals.InvalidCursor: 400,
     refusals.Unauthenticated: 401,
+    refusals.Forbidden: 403,
     refusals.RouteNotFound: 404,
     refusals.LedgerNotFound: 404,
     refusals.AccountNotFound: 404,
     refusals.TransactionNotFound: 404,
+    refusals.ApiKeyNotFound: 404,
     refusals.MethodNotAllowed: 405,
     refusals.NotAcceptable: 406,
     refusals.RequestTimeout: 408,
     refusals.LedgerExists: 409,
+    refusals.ApiKeyExists: 409,
     refusals.AccountExists: 409,
     refusals.ReferenceExists: 409,
     refusals.RevisionConflict: 409,
@@ -57,6 +60,7 @@ STATUS: dict[type[Refusal], int] = {
     refusals.InsufficientFunds: 422,
     refusals.MaximumExceeded: 422,
     refusals.BatchRefused: 422,
+    refusals.RateLimited: 429,
     refusals.InternalError: 500,
     refusals.Overloaded: 503,
     refusals.StorageUnavailable: 503,
@@ -93,8 +97,8 @@ def problem_response(refusal: Refusal, request_id: str, *, headers: dict[str, st
         headers["WWW-Authenticate"] = "Bearer"
     if status == 408:
         headers["Connection"] = "close"  # or what still trickles in would keep it open
-    if status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if status in (429, 503):
+        headers["Retry-After"] = str(refusal.retry_after_s or RETRY_AFTER_S)
     if refusal.replayed:
         headers["Idempotency-Replayed"] = "true"
     return Response(problem.model_dump_json(), status, headers, media_type="application/problem+json")

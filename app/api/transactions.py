@@ -12,11 +12,12 @@ from app.api.contract import ContractRoute
 from app.api.cursors import CursorPage, check_one_filter, read_filters, read_place, with_cursor
 from app.api.edge import fingerprint
 from app.api.problems import say
-from app.deps import KeyDigest, Present, Session, Submit
+from app.deps import CallerOfRequest, KeyDigest, Present, Session, Submit
 from app.ledger import finding, queries, transactions
 from app.ledger.history import Moment
 from app.ledger.refusals import Refusal
 from app.ledger.rules import check_batch, check_transaction
+from app.ledger.scopes import check_filter
 from app.ledger.transactions import TransactionState
 from app.ledger.values import Event, Move, PostBatch, PostTransaction
 from app.wire import given
@@ -108,6 +109,7 @@ def _transaction(body: models.PostTransactionRequest) -> PostTransaction:
 async def list_transactions(
     ledger: models.LedgerName,
     session: Session,
+    caller: CallerOfRequest,
     account: Annotated[models.AccountPath | None, Query()] = None,
     reference: Annotated[models.Reference | None, Query()] = None,
     group: Annotated[models.Group | None, Query()] = None,
@@ -123,6 +125,7 @@ async def list_transactions(
     check_one_filter({"account": account}, {"reference": reference}, {"group": group}, effective)
     if effective.keys() & {*read_filters(cursor), *(name for name, value in effective.items() if value is not None)}:
         moment = read_place(cursor, *scope, order=order, kind=Moment, filters=filters)
+        check_filter(caller.scope, "account", moment.filters)
         page: Any = await finding.list_transactions_effective(
             session,
             ledger,
@@ -135,10 +138,12 @@ async def list_transactions(
         )
         return with_cursor(page, *scope, order=moment.order, filters=moment.filters | {"pinned": page.sequence})
     place = read_place(cursor, *scope, order=order, kind=int, filters=filters)
+    check_filter(caller.scope, "account", place.filters)
     where: Any = {"order": place.order, "after": place.after, "limit": limit}
     match place.filters:
         case {"account": path}:
-            page = await finding.list_transactions_of_account(session, ledger, path, **where)
+            within = caller.scope.prefix
+            page = await finding.list_transactions_of_account(session, ledger, path, within=within, **where)
         case {"reference": str()} | {"group": str()}:
             named = {name: place.filters.get(name) for name in ("reference", "group")}
             page = await finding.find_transactions(session, ledger, **named, **where)
@@ -153,6 +158,6 @@ async def list_transactions(
     response_model=models.TransactionState,
 )
 async def get_transaction(
-    ledger: models.LedgerName, sequence: models.EventSequence, present: Present
+    ledger: models.LedgerName, sequence: models.EventSequence, present: Present, caller: CallerOfRequest
 ) -> TransactionState:
-    return await present(transactions.get_transaction, ledger, sequence)
+    return await present(transactions.get_transaction, ledger, sequence, scope=caller.scope)

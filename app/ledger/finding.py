@@ -1,9 +1,10 @@
 """Finding transactions and accounts: each list has one filter beside its order, and is read from an index."""
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, text, tuple_
+from sqlalchemy import TextClause, bindparam, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import BigInteger
@@ -94,9 +95,17 @@ async def find_transactions(
 
 
 async def list_transactions_of_account(
-    session: AsyncSession, ledger: str, path: str, *, order: Order, after: int | None, limit: int
+    session: AsyncSession,
+    ledger: str,
+    path: str,
+    *,
+    order: Order,
+    after: int | None,
+    limit: int,
+    within: str | None = None,
 ) -> Page[Event, int]:
-    """Those that name an account, none if there is no such account. Raises `LedgerNotFound`."""
+    """Those that name an account, none if there is no such account; of these, if `within` is a prefix, only those that
+    name no account outside. Raises `LedgerNotFound`."""
     ledger_id, sequence = await _get_head(session, ledger)
     query = select(accounts.c.account_id).where(accounts.c.ledger_id == ledger_id, accounts.c.path == path)
     account_id = await session.scalar(query)
@@ -105,8 +114,8 @@ async def list_transactions_of_account(
     known = sequence if after is None else after - 1 if order == "newest" else after
     versions = (await session.execute(VERSIONS_OF, key | {"effective": FOR_EVER, "sequence": known})).one_or_none()
     version = versions[1] if versions and (after is not None or order == "newest") else 0
-    bounds = key | {"version": version, "limit": limit + 1}
-    found = list(await session.scalars(_OF_ACCOUNT[order], bounds)) if versions else []
+    bounds = key | {"version": version, "limit": limit + 1} | bounds_within(within)
+    found = list(await session.scalars(_of_account(order, within is not None), bounds)) if versions else []
     events_found, more = await _read_in_order(session, ledger_id, found, limit)
     return Page(events_found, events_found[-1].sequence if more else None, sequence)
 
@@ -187,23 +196,43 @@ async def _read_in_order(
     return await _read_events(session, ledger_id, rows), more
 
 
+def bounds_within(prefix: str | None) -> dict[str, str]:
+    """What `WITHIN` needs to know of a prefix."""
+    return {} if prefix is None else {"within": prefix, "below": f"{prefix}:", "beyond": f"{prefix};"}
+
+
+# Of the row `e` of an event with postings: no account lies outside a prefix. Asked in the statement itself, so that
+# neither a page's length nor its cursor tells of what is left out.
+WITHIN = """ and not exists (
+       select from string_to_table(e.postings, ';') as p (posting), unnest(array[1, 3]) as s (side)
+        cross join lateral (
+              select path from accounts
+               where ledger_id = :ledger_id and account_id = split_part(p.posting, ' ', s.side)::bigint offset 0) as a
+        where a.path <> :within and not (a.path >= :below and a.path < :beyond))"""
+
+
+@cache
+def _of_account(order: Order, within: bool) -> TextClause:
+    """One of the few statements that these parts make."""
+    return text("".join((_OF_ACCOUNT[order], WITHIN if within else "", _IN_ORDER[order])))
+
+
 # The first entry of each transaction of an account, in the order of its versions: the window and the look-ups stop
 # with the limit. (Sequences rise with versions, but a plan cannot know that: in their order it would sort them all.)
 _OF_ACCOUNT = {
-    "oldest": text("""
+    "oldest": """
 select x.sequence
   from (select version, sequence, lag(sequence) over (order by version) as former from entries
          where ledger_id = :ledger_id and account_id = :account_id and version > :version) as x
  cross join lateral (
        select postings from events where ledger_id = :ledger_id and sequence = x.sequence offset 0) as e
- where x.former is distinct from x.sequence and e.postings is not null order by x.version limit :limit
-"""),
-    "newest": text("""
+ where x.former is distinct from x.sequence and e.postings is not null""",
+    "newest": """
 select x.sequence
   from (select version, sequence, lag(sequence) over (order by version desc) as former from entries
          where ledger_id = :ledger_id and account_id = :account_id and version <= :version) as x
  cross join lateral (
        select postings from events where ledger_id = :ledger_id and sequence = x.sequence offset 0) as e
- where x.former is distinct from x.sequence and e.postings is not null order by x.version desc limit :limit
-"""),
+ where x.former is distinct from x.sequence and e.postings is not null""",
 }
+_IN_ORDER = {"oldest": " order by x.version limit :limit", "newest": " order by x.version desc limit :limit"}

@@ -1,6 +1,6 @@
 """Reads. Each runs in one snapshot, and says the sequence of the log that it was read at."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -109,8 +109,12 @@ async def get_ledger(session: AsyncSession, name: str) -> LedgerState:
     return _ledger_state(row)
 
 
-async def list_ledgers(session: AsyncSession, *, after: str | None, limit: int) -> Page[LedgerState, str]:
-    rows, more = await _read_page(session, _ledgers(), ledgers.c.name, "oldest", after, limit, _ledger_size)
+async def list_ledgers(
+    session: AsyncSession, *, among: Collection[str] | None, after: str | None, limit: int
+) -> Page[LedgerState, str]:
+    """By name; only those `among` some, if that is not None."""
+    query = _ledgers() if among is None else _ledgers().where(ledgers.c.name.in_(sorted(among)))
+    rows, more = await _read_page(session, query, ledgers.c.name, "oldest", after, limit, _ledger_size)
     return Page([_ledger_state(row) for row in rows], rows[-1].name if more else None, 0)
 
 

@@ -3,12 +3,13 @@
     Refusal
     ├── RequestRefused          the request is not one that the contract knows
     │   ├── MalformedRequest, IdempotencyKeyRequired, InvalidCursor, Unauthenticated
+    │   ├── Forbidden, RateLimited
     │   ├── RouteNotFound, MethodNotAllowed, NotAcceptable, RequestTimeout
     │   └── ContentTooLarge, UnsupportedMediaType, ValidationFailed
     ├── NotFound                what it asks for is not there
-    │   └── LedgerNotFound, AccountNotFound, TransactionNotFound, SequenceOutOfRange
+    │   └── LedgerNotFound, AccountNotFound, TransactionNotFound, SequenceOutOfRange, ApiKeyNotFound
     ├── KeyRefused              its key was used for something else
-    │   └── IdempotencyKeyReused, LedgerExists
+    │   └── IdempotencyKeyReused, LedgerExists, ApiKeyExists
     ├── BooksRefuse             the rules refuse it; frozen with its key
     │   ├── AccountExists, RevisionConflict, LimitNotMet, AccountNotEmpty
     │   ├── TimeOutOfRange, ReferenceExists, UnknownAccount, AssetMismatch, AccountClosed, AccountFrozen
@@ -34,6 +35,8 @@ class Refusal(Exception):
     title: ClassVar[str]
     # Whether it is a first answer given again.
     replayed = False
+    # After how many seconds to try again, where that is known better than its status tells.
+    retry_after_s: int | None = None
 
     def fields(self) -> dict[str, Any]:
         """The refusal's own fields, as a problem document shows them."""
@@ -75,11 +78,30 @@ class InvalidCursor(RequestRefused):
 
 @dataclass(eq=False)
 class Unauthenticated(RequestRefused):
-    """The request carries no API key that the service knows. Send it as a bearer token in the Authorization
-    header."""
+    """The request carries no API key that the service knows, or one that was revoked or has expired; or a token that
+    is not valid. Send it as a bearer token in the Authorization header."""
 
     code = "unauthenticated"
     title = "The API key is missing or not known"
+
+
+@dataclass(eq=False)
+class Forbidden(RequestRefused):
+    """The scope of the key does not cover the request: its operation, its ledger, an account, an amount or a
+    reference; or the operation needs a key without an account prefix, or a filter within it. It is the same answer
+    whether or not what was asked for exists. Use another key; the Idempotency-Key was not used up."""
+
+    code = "forbidden"
+    title = "The scope of the key does not cover the request"
+
+
+@dataclass(eq=False)
+class RateLimited(RequestRefused):
+    """The key asks more often than it may, or too many requests without a valid key came from the address. Nothing was
+    changed; try again after `Retry-After` seconds, with the same Idempotency-Key."""
+
+    code = "rate_limited"
+    title = "Too many requests"
 
 
 @dataclass(eq=False)
@@ -181,6 +203,14 @@ class SequenceOutOfRange(NotFound):
     title = "The log does not reach that far"
 
 
+@dataclass(eq=False)
+class ApiKeyNotFound(NotFound):
+    """There is no key of this name. Names are compared bytewise."""
+
+    code = "api_key_not_found"
+    title = "There is no key of this name"
+
+
 class KeyRefused(Refusal):
     """The key of the request was used for something else."""
 
@@ -200,6 +230,15 @@ class LedgerExists(KeyRefused):
 
     code = "ledger_exists"
     title = "A ledger of this name exists with another body"
+
+
+@dataclass(eq=False)
+class ApiKeyExists(KeyRefused):
+    """A key of this name was made before; names are used once. Where the answer that showed its secret was lost,
+    revoke that key, and make one of another name with the same label."""
+
+    code = "api_key_exists"
+    title = "A key of this name was made before"
 
 
 class BooksRefuse(Refusal):

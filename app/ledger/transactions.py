@@ -4,13 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import Row, func, select, text
+from sqlalchemy import Row, TextClause, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.ledger.finding import _read_in_order
+from app.ledger.finding import WITHIN, _read_in_order, bounds_within
 from app.ledger.queries import Order, Page, _events, _get_head, _read_events
 from app.ledger.refusals import AccountNotFound, TransactionNotFound
+from app.ledger.scopes import Scope, covers_transaction
 from app.ledger.values import HoldStatus, TransactionEvent
 from app.models import accounts, events, hold_lines, holds
 
@@ -33,22 +35,36 @@ class TransactionState(TransactionEvent):
     as_of_sequence: int
 
 
-async def get_transaction(session: AsyncSession, ledger: str, sequence: int, *, now: datetime) -> TransactionState:
-    """Raises `LedgerNotFound`, `ExpiryDue`, and `TransactionNotFound`, also for another kind of event."""
+async def get_transaction(
+    session: AsyncSession, ledger: str, sequence: int, *, scope: Scope, now: datetime
+) -> TransactionState:
+    """Raises `LedgerNotFound`, `ExpiryDue`, and `TransactionNotFound`, also for another kind of event and for one that
+    the scope does not cover."""
     ledger_id, last = await _get_head(session, ledger, now=now)
     query = _events(ledger_id).where(events.c.sequence == sequence, events.c.postings.is_not(None))
     row = (await session.execute(query)).one_or_none() if sequence <= last else None
     if row is None:
         raise TransactionNotFound()
     (event,) = await _read_events(session, ledger_id, [row])
+    if not covers_transaction(scope, event):
+        raise TransactionNotFound()
     (state,) = await _read_states(session, ledger_id, [event], last)
     return state
 
 
 async def list_account_holds(
-    session: AsyncSession, ledger: str, path: str, *, order: Order, after: int | None, limit: int, now: datetime
+    session: AsyncSession,
+    ledger: str,
+    path: str,
+    *,
+    order: Order,
+    after: int | None,
+    limit: int,
+    within: str | None = None,
+    now: datetime,
 ) -> Page[TransactionState, int]:
-    """The holds of which something is still pending on an account.
+    """The holds of which something is still pending on an account; of these, if `within` is a prefix, only those that
+    name no account outside.
 
     Raises `LedgerNotFound`, `ExpiryDue`, `AccountNotFound`.
     """
@@ -60,7 +76,7 @@ async def list_account_holds(
     if after is None:
         after = last + 1 if order == "newest" else 0
     bounds = {"ledger_id": ledger_id, "account_id": account_id, "after": after, "limit": limit + 1}
-    found = list(await session.scalars(_LIVE_HOLDS[order], bounds))
+    found = list(await session.scalars(_live_holds(order, within is not None), bounds | bounds_within(within)))
     items, more = await _read_in_order(session, ledger_id, found, limit)
     states = await _read_states(session, ledger_id, items, last)
     return Page(states, states[-1].sequence if more else None, last)
@@ -102,9 +118,23 @@ async def _read_states(
     ]
 
 
+@cache
+def _live_holds(order: Order, within: bool) -> TextClause:
+    """One of the few statements that these parts make."""
+    if not within:
+        return text(_LIVE_HOLDS[order])
+    # How many of them lie outside is not known before, so the limits of the two sides go.
+    live, ordered = _LIVE_HOLDS[order].removesuffix("\n").replace(" limit :limit)", ")").rsplit(" order by ", 1)
+    return text("".join((live, _POSTINGS_OF, WITHIN, " order by ", ordered)))
+
+
+_POSTINGS_OF = """
+ cross join lateral (select postings from events where ledger_id = :ledger_id and sequence = hold offset 0) as e
+ where true"""
+
 # The live lines of an account stand in two partial indexes, one for each side, in the order of their holds.
 _LIVE_HOLDS = {
-    "oldest": text("""
+    "oldest": """
 select hold from (
  (select distinct hold from hold_lines where ledger_id = :ledger_id and debit_id = :account_id
      and captured + released < held and hold > :after order by hold limit :limit)
@@ -112,8 +142,8 @@ select hold from (
  (select distinct hold from hold_lines where ledger_id = :ledger_id and credit_id = :account_id
      and captured + released < held and hold > :after order by hold limit :limit)) as live
  order by hold limit :limit
-"""),
-    "newest": text("""
+""",
+    "newest": """
 select hold from (
  (select distinct hold from hold_lines where ledger_id = :ledger_id and debit_id = :account_id
      and captured + released < held and hold < :after order by hold desc limit :limit)
@@ -121,5 +151,5 @@ select hold from (
  (select distinct hold from hold_lines where ledger_id = :ledger_id and credit_id = :account_id
      and captured + released < held and hold < :after order by hold desc limit :limit)) as live
  order by hold desc limit :limit
-"""),
+""",
 }

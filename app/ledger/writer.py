@@ -30,6 +30,7 @@ from app.ledger.journal import write_book
 from app.ledger.refusals import (
     BatchRefused,
     BooksRefuse,
+    Forbidden,
     IdempotencyKeyReused,
     InternalError,
     LedgerExists,
@@ -44,6 +45,7 @@ from app.ledger.refusals import (
     thaw,
 )
 from app.ledger.rules import decide
+from app.ledger.scopes import EVERYTHING, Scope, check_command, check_replay, check_subject
 from app.ledger.values import Command, CreateLedger, Event, ExpireHolds, PostBatch
 
 log = structlog.get_logger()
@@ -111,13 +113,14 @@ Outcome = Receipt | Recorded | Refusal
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """A command with its key, on its way through the writer."""
+    """A command with its key and the scope of who asks, on its way through the writer."""
 
     command: Command
     key: bytes
     fingerprint: bytes
     actor: str
     request_id: str
+    scope: Scope = EVERYTHING
     # What a trace calls the request, if it is traced: opaque here.
     trace: object = None
     answer: asyncio.Future[Receipt | Recorded] = field(init=False)
@@ -211,15 +214,18 @@ class LedgerWriter:
     async def submit(self, ledger: str, submission: Submission) -> Receipt:
         """Have one submission decided, recorded and committed in the ledger of this name; return after the commit.
 
-        Raises the refusal that it met: of the books, of its key, or of the service (`Overloaded` and
+        Raises the refusal that it met: of its scope, of the books, of its key, or of the service (`Overloaded` and
         `StorageUnavailable`: surely without effect; `OutcomeUnknown`: repeat it with the same key).
         """
-        outcome = await self._submit(ledger, submission)
-        if isinstance(outcome, Receipt):
-            return outcome
-        async with self._sessions() as session:
-            events = await queries.get_events(session, ledger, first=outcome.first, count=outcome.count)
-        return outcome.with_events(events)
+        check_command(submission.scope, ledger, submission.command)
+        receipt = await self._submit(ledger, submission)
+        if isinstance(receipt, Recorded):
+            async with self._sessions() as session:
+                events = await queries.get_events(session, ledger, first=receipt.first, count=receipt.count)
+            receipt = receipt.with_events(events)
+        if receipt.replayed:
+            check_replay(submission.scope, receipt.results)
+        return receipt
 
     async def expire_holds(self, ledger_id: int) -> None:
         """Have the holds expired whose time has come; return after the commit. Raises what `submit` does."""
@@ -431,14 +437,15 @@ def _decide(submission: Submission, book: Book, now: datetime) -> Outcome:
     try:
         if isinstance(submission.command, PostBatch):
             return _decide_batch(submission, submission.command, book, now)
+        check_subject(submission.scope, submission.command, book)
         decision = decide(submission.command, book, now=now, actor=submission.actor)
     except BooksRefuse as refusal:
         if before is not None:
             book.restore(before)
         book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, freeze(refusal)))
         return refusal
-    except NotFound as refusal:
-        # What the write is about is not there. No 404 is frozen: once it is there, the same key works.
+    except (NotFound, Forbidden) as refusal:
+        # What the write is about is not there, or not for this caller. Neither is frozen: once it is, the key works.
         return refusal
     except Exception as error:
         if before is not None:

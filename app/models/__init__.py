@@ -2,6 +2,7 @@
 
 from app.models.tables import (
     accounts,
+    api_keys,
     entries,
     events,
     heads,
@@ -15,6 +16,7 @@ from app.models.tables import (
 
 __all__ = [
     "accounts",
+    "api_keys",
     "entries",
     "events",
     "heads",

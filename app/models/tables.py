@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import TypeDecorator
 
 
@@ -284,4 +284,35 @@ idempotency_keys = Table(
     Column("events", Integer),
     Column("refusals", JSON),
     PrimaryKeyConstraint("ledger_id", "key", name="idempotency_keys_pkey"),
+)
+
+# The keys that the operator made, of no ledger (on Citus a reference table). Of a secret only its SHA-256 is kept. A
+# row changes once, when its key is revoked; `revision` is the place of its last change among all.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("name", _name, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("secret_digest", LargeBinary, nullable=False),
+    Column("operations", ARRAY(Text), nullable=False),
+    Column("ledgers", ARRAY(Text)),
+    Column("account_prefix", Text),
+    Column("amount_max", Amount),
+    Column("created_at", _instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", _instant),
+    Column("revoked_at", _instant),
+    Column("revoked_by", Text),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name", name="api_keys_pkey"),
+    UniqueConstraint("secret_digest", name="api_keys_secret_digest_key"),
+    UniqueConstraint("revision", name="api_keys_revision_key"),
+    CheckConstraint("octet_length(secret_digest) = 32", name="api_keys_secret_digest_check"),
+    CheckConstraint("label not in ('system', 'operator')", name="api_keys_label_check"),
+    CheckConstraint(
+        "cardinality(operations) > 0 and operations <@ array['read', 'post', 'hold', 'admin']",
+        name="api_keys_operations_check",
+    ),
+    CheckConstraint("amount_max > 0", name="api_keys_amount_max_check"),
+    CheckConstraint("(revoked_at is null) = (revoked_by is null)", name="api_keys_revoked_check"),
 )

@@ -14,6 +14,8 @@ TRIGGERS = {
     **{(table, f"{table}_append_only"): "A" for table in ("holds", "hold_lines")},
     **{(table, f"{table}_kept"): "A" for table in ("events", "entries", "late_entries", "idempotency_keys")},
     **{(table, f"{table}_kept"): "A" for table in ("ledgers", "accounts", "heads", "holds", "hold_lines")},
+    **{("api_keys", f"api_keys_{name}"): "A" for name in ("append_only", "kept")},
+    ("api_keys", "api_keys_forward"): "O",
     ("entries", "entries_zero_sum"): "O",
     ("events", "events_gapless"): "O",
     ("heads", "heads_forward"): "O",

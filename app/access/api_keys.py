@@ -1,0 +1,153 @@
+"""The keys that the operator makes: the table, and what the operator does to it.
+
+Each change takes the next `revision` under a lock that is held until its commit, so that revisions are in the order of
+commits: whoever reads the rows beyond the last revision that it knows misses nothing.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from asyncpg import Connection, Record
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.access.secrets import digest, make_secret
+from app.db import WriteConnections, is_transient
+from app.ledger.queries import Page
+from app.ledger.refusals import ApiKeyExists, ApiKeyNotFound, OutcomeUnknown, StorageUnavailable, TimeOutOfRange
+from app.ledger.scopes import Scope
+from app.models import api_keys
+
+# Held by whoever changes the table; any number will do that nothing else takes.
+LOCK = "select pg_advisory_xact_lock(7424217002)"
+CREATE = """
+insert into api_keys (name, label, secret_digest, operations, ledgers, account_prefix, amount_max, created_at,
+                      created_by, expires_at, revision)
+select $1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, coalesce(max(revision), 0) + 1 from api_keys
+on conflict (name) do nothing returning name
+"""
+REVOKE = """
+update api_keys set revoked_at = $2, revoked_by = $3, revision = (select max(revision) + 1 from api_keys)
+ where name = $1 and revoked_at is null
+"""
+CHANGES = """
+select name, label, secret_digest, operations, ledgers, account_prefix, amount_max::text, expires_at,
+       revoked_at is not null as revoked, revision
+  from api_keys where revision > $1 order by revision
+"""
+_SHOWN = (
+    "name", "label", "operations", "ledgers", "account_prefix", "amount_max", "created_at", "created_by", "expires_at",
+    "revoked_at", "revoked_by",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is shown: all but its secret, of which only a hash is kept."""
+
+    name: str
+    label: str
+    operations: list[str]
+    ledgers: list[str] | None
+    account_prefix: str | None
+    amount_max: int | None
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None = None
+    revoked_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedApiKey:
+    api_key: ApiKey
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a key at a revision."""
+
+    name: str
+    label: str
+    secret_digest: bytes
+    scope: Scope
+    expires_at: datetime | None
+    revoked: bool
+    revision: int
+
+
+async def create_api_key(connections: WriteConnections, key: ApiKey) -> CreatedApiKey:
+    """Make a key and its secret, which is nowhere but in the answer.
+
+    Raises `TimeOutOfRange`, `ApiKeyExists`, `StorageUnavailable` (surely without effect) and `OutcomeUnknown`.
+    """
+    if key.expires_at is not None and key.expires_at <= key.created_at:
+        raise TimeOutOfRange(pointer="/expires_at")
+    secret = make_secret()
+    amount_max = None if key.amount_max is None else str(key.amount_max)
+    bounds = key.operations, key.ledgers, key.account_prefix, amount_max
+    made = key.created_at, key.created_by, key.expires_at
+    async with _changing(connections) as connection:
+        row = await connection.fetchrow(CREATE, key.name, key.label, digest(secret.encode()), *bounds, *made)
+        if row is None:
+            raise ApiKeyExists()
+    return CreatedApiKey(key, secret)
+
+
+async def revoke_api_key(connections: WriteConnections, name: str, *, at: datetime, by: str) -> None:
+    """Revoke a key, unless it was revoked before. Raises `StorageUnavailable` and `OutcomeUnknown`."""
+    async with _changing(connections) as connection:
+        await connection.execute(REVOKE, name, at, by)
+
+
+async def get_api_key(session: AsyncSession, name: str) -> ApiKey:
+    """Raises `ApiKeyNotFound`."""
+    row = (await session.execute(_keys().where(api_keys.c.name == name))).one_or_none()
+    if row is None:
+        raise ApiKeyNotFound()
+    return ApiKey(*row)
+
+
+async def list_api_keys(session: AsyncSession, *, after: str | None, limit: int) -> Page[ApiKey, str]:
+    """In the bytewise order of their names, also those that were revoked or have expired."""
+    query = _keys().order_by(api_keys.c.name).limit(limit + 1)
+    rows = (await session.execute(query if after is None else query.where(api_keys.c.name > after))).all()
+    items = [ApiKey(*row) for row in rows[:limit]]
+    return Page(items, items[-1].name if len(rows) > limit else None, 0)
+
+
+def _keys() -> Any:
+    return select(*(api_keys.c[name] for name in _SHOWN))
+
+
+async def read_changes(connection: Connection, after: int, *, timeout_s: float) -> list[Change]:
+    """What became of keys since a revision, in order."""
+    return [_change(row) for row in await connection.fetch(CHANGES, after, timeout=timeout_s)]
+
+
+def _change(row: Record) -> Change:
+    amount_max = None if row["amount_max"] is None else int(row["amount_max"])
+    ledgers = None if row["ledgers"] is None else frozenset(row["ledgers"])
+    scope = Scope(frozenset(row["operations"]), ledgers, row["account_prefix"], amount_max)
+    return Change(
+        row["name"], row["label"], row["secret_digest"], scope, row["expires_at"], row["revoked"], row["revision"]
+    )
+
+
+@asynccontextmanager
+async def _changing(connections: WriteConnections) -> AsyncIterator[Connection]:
+    """A transaction that nobody else's change of the table overlaps."""
+    sent = False
+    try:
+        async with connections.acquire() as connection, connection.transaction():
+            await connection.execute(LOCK, timeout=connections.timeout_s)
+            sent = True
+            yield connection
+    except Exception as error:
+        if is_transient(error):
+            raise (OutcomeUnknown() if sent else StorageUnavailable()) from error
+        raise

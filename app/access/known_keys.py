@@ -1,0 +1,129 @@
+"""The keys that the operator made, as a process knows them: no request waits for the database to be let in.
+
+A task looks for changes three times a second, on a connection of its own. What it knows counts for a second from the
+moment at which a look began: so a key that was revoked is refused by every process within a second of the answer that
+said so, whatever happens to the looks. When they fail, who comes waits for one that succeeds, and is then told that
+the storage is unavailable, which is what everything else would tell him.
+"""
+
+import asyncio
+from contextvars import Context
+from datetime import datetime
+
+import structlog
+
+from app.access.api_keys import Change, read_changes
+from app.access.callers import Caller
+from app.db import WriteConnections
+from app.ledger.refusals import Overloaded, StorageUnavailable
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.3
+LOOK_SECONDS_MAX = 1.0
+# For how long what a look found counts.
+STALE_SECONDS = 1.0
+WAIT_SECONDS_MAX = 2.0
+WAITERS_MAX = 1_000
+
+
+class KnownKey:
+    """A key that is not revoked, by the hash of its secret."""
+
+    __slots__ = ("caller", "expires_at", "name")
+
+    def __init__(self, change: Change) -> None:
+        self.name = change.name
+        self.caller = Caller(change.label, change.scope, f"key:{change.name}")
+        self.expires_at = change.expires_at
+
+    def is_live(self, now: datetime) -> bool:
+        return self.expires_at is None or now < self.expires_at
+
+
+class KnownKeys:
+    """One per process, on its event loop."""
+
+    def __init__(self, connections: WriteConnections) -> None:
+        self._connections = connections
+        self._keys: dict[bytes, KnownKey] = {}
+        self._revision = 0
+        # When the last look that succeeded began, by the clock of the event loop.
+        self._looked_at = float("-inf")
+        self._looked = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._waiters = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep_looking(), context=Context())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def find(self, secret_digest: bytes) -> KnownKey | None:
+        """The key as of the last second; None if it is not known, or if what is known is older than that."""
+        if asyncio.get_running_loop().time() - self._looked_at > STALE_SECONDS:
+            return None
+        return self._keys.get(secret_digest)
+
+    async def find_anew(self, secret_digest: bytes) -> KnownKey | None:
+        """The key as of now, which may take until the next look. Raises `StorageUnavailable` and `Overloaded`."""
+        await self._wait_for_look()
+        return self._keys.get(secret_digest)
+
+    async def look(self) -> None:
+        """Look at once, for what this process has just changed. Raises `StorageUnavailable` and `Overloaded`."""
+        self._wanted.set()
+        await self._wait_for_look()
+
+    async def _wait_for_look(self) -> None:
+        """Wait for a look that begins after this."""
+        if self._waiters >= WAITERS_MAX:
+            raise Overloaded()
+        now = asyncio.get_running_loop().time()
+        self._waiters += 1
+        try:
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                while self._looked_at <= now:
+                    await self._looked.wait()
+        except TimeoutError:
+            raise StorageUnavailable() from None
+        finally:
+            self._waiters -= 1
+
+    async def _keep_looking(self) -> None:
+        failing = False
+        while True:  # until it is cancelled
+            self._wanted.clear()
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._look()
+            except Exception as error:
+                if not failing:
+                    log.warning("api_keys_not_read", error=type(error).__name__)
+                failing = True
+            else:
+                if failing:
+                    log.info("api_keys_read_again")
+                failing = False
+                self._looked_at = began
+                looked, self._looked = self._looked, asyncio.Event()
+                looked.set()
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+
+    async def _look(self) -> None:
+        async with asyncio.timeout(LOOK_SECONDS_MAX), self._connections.acquire() as connection:
+            changes = await read_changes(connection, self._revision, timeout_s=LOOK_SECONDS_MAX)
+        for change in changes:
+            if change.revoked:
+                self._keys.pop(change.secret_digest, None)
+            else:
+                self._keys[change.secret_digest] = KnownKey(change)
+            self._revision = change.revision
