@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -209,6 +210,8 @@ def main() -> None:
     parser.add_argument("--siege", type=float, default=30, help="seconds of hostility (default: %(default)s)")
     parser.add_argument("--connections", type=int, default=1000, help="of each hostile kind (default: %(default)s)")
     arguments = parser.parse_args()
+    for signum in (signal.SIGINT, signal.SIGTERM):  # so that nothing is left running, however it is ended
+        signal.signal(signum, signal.default_int_handler)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory() as folder:
