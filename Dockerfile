@@ -1,4 +1,5 @@
-# The service and its migrations in one image: the command serves on PORT, `alembic upgrade head` migrates.
+# The service and its migrations in one image: the command serves on PORT, `alembic upgrade head` migrates,
+# `cat /srv/sbom.cdx.json` says what is in it.
 FROM ghcr.io/astral-sh/uv:0.13 AS uv
 
 FROM python:3.13-slim AS build
@@ -9,7 +10,9 @@ WORKDIR /srv/tallystick
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=pyproject.toml,target=/srv/tallystick/pyproject.toml \
     --mount=type=bind,source=uv.lock,target=/srv/tallystick/uv.lock \
-    uv sync --locked --no-default-groups --group traces
+    uv sync --locked --no-default-groups --group traces && \
+    uv export --quiet --locked --no-default-groups --group traces --format cyclonedx1.5 \
+        --output-file /srv/sbom.cdx.json
 COPY openapi.yaml alembic.ini ./
 COPY alembic alembic
 COPY generated generated

@@ -29,6 +29,8 @@ QUICK_SECONDS = 3.0
 # How much of the time to stop is kept for saying so to those who cannot be answered, and for closing.
 LAST_SECONDS = 2.0
 LOOK_SECONDS = 0.02
+# How many connections at once are told that there is no room for them.
+TURNED_AWAY_MAX = 64
 # Files and connections of the database, beside those of the clients.
 DESCRIPTORS_BESIDE = 128
 # The name in the lifespan's state of what the application does when the server stops.
@@ -70,22 +72,23 @@ class Connection(HttpToolsProtocol):
     _closing: asyncio.TimerHandle | None = None
     _arrived = 0
     _is_rest = False
+    _is_turned_away = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.server_state.connections_max and not self._make_room():
-            transport.write(full_house())
-            transport.close()
+            self._turn_away()
             return
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        if self._closing is not None:
-            self._closing.cancel()
+        self._keep_open()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_turned_away:
+            return
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -123,10 +126,17 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            # A client that does not read its answer would keep it, and the connection, for ever.
-            self._closing = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+            self._close_if_unread()
         elif self._is_answered():
             self.server_state.silent[self] = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._close_if_unread()
+
+    def resume_writing(self) -> None:
+        self._keep_open()
+        super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
@@ -138,6 +148,26 @@ class Connection(HttpToolsProtocol):
         if self._waiting is not None and self._arrived and not self._is_rest:
             return  # a head is on its way: it is answered, and then the connection ends
         super().shutdown()
+
+    def _close_if_unread(self) -> None:
+        """A client that does not read its answers would keep them, and the connection, for ever."""
+        self._keep_open()
+        self._closing = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def _keep_open(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
+    def _turn_away(self) -> None:
+        """Say that there is no room, and leave a moment to read that: a plain close would take it back."""
+        self._is_turned_away = True
+        if len(self.connections) > self.server_state.connections_max + TURNED_AWAY_MAX:
+            self.transport.abort()
+            return
+        self.transport.write(full_house())
+        self.transport.write_eof()
+        self._closing = self.loop.call_later(GRACE_SECONDS, self.transport.abort)
 
     def _is_answered(self) -> bool:
         return self.cycle is not None and self.cycle.response_complete and not self.pipeline

@@ -38,8 +38,10 @@ class DatabaseSettings(BaseSettings):
             url = url.set(drivername="postgresql+asyncpg")
         if url.drivername != "postgresql+asyncpg":
             raise ValueError("DATABASE_URL must be a postgresql+asyncpg:// address")
-        if "sslmode" in url.query:
-            query = {("ssl" if name == "sslmode" else name): value for name, value in url.query.items()}
+        # What libpq calls otherwise, or knows and asyncpg does not; hosts of Postgres hand both out.
+        query = {("ssl" if name == "sslmode" else name): value for name, value in url.query.items()}
+        query.pop("channel_binding", None)
+        if query != dict(url.query):
             url = url.set(query=query)
         return url.render_as_string(hide_password=False)
 

@@ -289,6 +289,8 @@ def main() -> None:
     parser.add_argument("--no-proxy", action="store_true", help="have the callers look at /readyz themselves")
     parser.add_argument("--unsafe", action="store_true", help="with fsync off, in memory where that can be")
     arguments = parser.parse_args()
+    for signum in (signal.SIGINT, signal.SIGTERM):  # so that nothing is left running, however it is ended
+        signal.signal(signum, signal.default_int_handler)
     memory = Path("/dev/shm") if arguments.unsafe and os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         with Postgres(Path(folder) / "postgres", durable=not arguments.unsafe) as server:

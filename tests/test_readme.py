@@ -1,12 +1,22 @@
-"""The README's first transaction does what it says, and its answers are the real ones."""
+"""The README's first transaction does what it says, its answers are the real ones, and its limits those of the code."""
 
 import json
 import re
 import shlex
+from collections.abc import Callable
+from typing import Any
 
 import httpx
+import pytest
 
-from tests.conftest import ROOT
+from app import server
+from app.api import edge
+from app.db import Database
+from app.ledger import movements, queries, rules, verify, writer
+from app.ledger.verification import clocks
+from app.settings import Settings
+from tests.conformance import DOCUMENT
+from tests.conftest import ROOT, settings_for
 
 README = (ROOT / "README.md").read_text()
 
@@ -34,3 +44,116 @@ def call(client: httpx.Client, line: str) -> httpx.Response:
 def steady(answer: dict[str, object]) -> dict[str, object]:
     """An answer without what differs from run to run."""
     return {name: value for name, value in answer.items() if name not in ("recorded_at", "effective_at", "request_id")}
+
+
+# The table of limits.
+
+SCHEMAS, PARAMETERS = DOCUMENT["components"]["schemas"], DOCUMENT["components"]["parameters"]
+SINGLE_POST_WEIGHT = 4  # of a post of one posting
+
+
+def most(schema: str, *names: str) -> int:
+    """What the contract allows at most of a schema, or of a property of one."""
+    said = SCHEMAS[schema]
+    for name in names:
+        said = said["properties"][name]
+    (found,) = (said[word] for word in ("maxLength", "maxItems", "maxProperties") if word in said)
+    return found
+
+
+def digits(schema: str) -> int:
+    return int(re.findall(r"\{0,(\d+)\}", SCHEMAS[schema]["pattern"])[0]) + 1
+
+
+def of_metadata() -> list[int]:
+    said = SCHEMAS["Metadata"]
+    (name,) = re.findall(r"\{1,(\d+)\}", said["propertyNames"]["pattern"])
+    return [said["maxProperties"], int(name), said["additionalProperties"]["maxLength"]]
+
+
+def beside_the_pools() -> int:
+    database = Database(settings_for("postgresql://nobody@localhost/none"))
+    return sum(each.pool.size() for each in (database._signals, database.checks))
+
+
+# Each row of the table, with the numbers in it as the code or the contract has them.
+LIMITS: dict[str, Callable[[], list[Any]]] = {
+    "Amount; a counter of an account, posted and pending together": lambda: [digits("Amount")],
+    "Scale of an asset": lambda: [0, 38],
+    "Postings of a transaction": lambda: [most("PostTransactionRequest", "postings")],
+    "Captures of a hold": list,
+    "Expiry of a hold": list,
+    "Holds that expire in one batch": lambda: [clocks.EXPIRIES_MAX, clocks.EXPIRED_LINES_MAX],
+    "Transactions of a batch; its postings in all": lambda: [
+        most("PostTransactionBatchRequest", "transactions"),
+        rules.BATCH_POSTINGS_MAX,
+    ],
+    "Body of a request": lambda: [edge.BODY_BYTES_MAX >> 20, batch_bytes_max() >> 20, 200],
+    "Bodies of all requests in hand": lambda: [503],
+    "Head of a request": lambda: [server.HEAD_BYTES_MAX >> 10, server.HEAD_SECONDS_MAX],
+    "What still arrives of a request that was answered": lambda: [
+        server.REST_BYTES_MAX >> 20,
+        server.HEAD_SECONDS_MAX,
+    ],
+    "Account path, reference, group, idempotency key": lambda: list(
+        {most(each) for each in ("AccountPath", "Reference", "Group", "IdempotencyKey")}
+    ),
+    "Ledger name": lambda: [most("LedgerName")],
+    "Description, reason": lambda: list({most("Description"), most("Reason")}),
+    "Metadata": of_metadata,
+    "Page": lambda: [PARAMETERS["Limit"]["schema"]["maximum"], queries.PAGE_BYTES_MAX // 1_000_000],
+    "Effective time": lambda: [1900] if movements.AHEAD_MAX.total_seconds() == 60 else [],
+    "The instant that books are closed before": lambda: [1900],
+    "Filters of a list, beside its order": lambda: [1],
+    "Totals and trial balance of the past": lambda: [default("database_timeout_s"), 503],
+    "Waiting for one ledger": lambda: [
+        writer.QUEUE_WEIGHT_MAX // SINGLE_POST_WEIGHT,
+        writer.QUEUE_WEIGHT_MAX // 20,
+        503,
+    ],
+    "Batch": lambda: [writer.BATCH_SUBMISSIONS_MAX, writer.BATCH_WEIGHT_MAX // 4, writer.BATCH_WEIGHT_MAX // 20],
+    "A write's wait for its commit": lambda: [503],
+    "Events verified in one request": lambda: [
+        PARAMETERS["VerificationLimit"]["schema"]["maximum"],
+        verify.ROWS_RANGE_MAX,
+    ],
+    "Tries of a batch after lost races or connections": lambda: [len(writer.BACKOFF_S)],
+    "Requests that a process works on at once": lambda: [503],
+    "Connections of a process": lambda: [503],
+    "Idle connection; a client that does not read its answer": list,
+    "Connections of a process to Postgres": lambda: [beside_the_pools()],
+    "Wait for one of them; one exchange with Postgres": lambda: [503, 503],
+    "Stop of a process": lambda: [server.QUICK_SECONDS],
+    "Waiting for an event (`wait_seconds`)": lambda: [PARAMETERS["WaitSeconds"]["schema"]["maximum"]],
+}
+# Settings that bound nothing.
+UNBOUND = {"port"}
+
+
+def limits() -> dict[str, str]:
+    table = README.split("## Limits\n\n| What | Limit |\n|---|---|\n")[1].split("\n\n")[0]
+    return dict(line.strip("| ").split(" | ", 1) for line in table.splitlines())
+
+
+def default(setting: str) -> Any:
+    return Settings.model_fields[setting].default
+
+
+def batch_bytes_max() -> int:
+    return DOCUMENT["paths"]["/v1/ledgers/{ledger}/transaction-batches"]["post"]["requestBody"]["x-bytes-max"]
+
+
+def test_the_table_has_every_limit_once() -> None:
+    assert list(LIMITS) == list(limits())
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_is_the_one_of_the_code(name: str) -> None:
+    shown = [float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", limits()[name])]
+    assert LIMITS[name]() == shown
+
+
+def test_every_setting_that_bounds_something_is_in_the_table() -> None:
+    table = " ".join(limits().values())
+    numbers = {name for name, each in Settings.model_fields.items() if each.annotation in (int, float)} - UNBOUND
+    assert [name for name in sorted(numbers) if f"`{name.upper()}`" not in table] == []
