@@ -19,7 +19,7 @@ import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.api import health
+from app.api import health, metrics
 from app.api.problems import STATUS
 from app.ledger.refusals import REFUSALS
 from scripts.postgres import Postgres
@@ -409,6 +409,9 @@ def by_a_planted_fault(name: str, request: pytest.FixtureRequest) -> httpx.Respo
         for answer in ("Health", "Readiness"):
             request.getfixturevalue("monkeypatch").setattr(health.models, answer, lambda **_: 1 / 0)
         return example(name).send(books)
+    if name == "getMetrics":  # It counts what is in the process.
+        request.getfixturevalue("monkeypatch").setattr(metrics, "generate_latest", lambda _: 1 / 0)
+        return example(name).send(request.getfixturevalue("books"))
     broken = request.getfixturevalue("broken")
     if OPERATIONS[name][0] == "GET":
         return example(name).send(broken["reads"])
