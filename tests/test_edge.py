@@ -1334,7 +1334,7 @@ def test_what_is_odd_but_legal_comes_back_as_it_was_sent(service: Any, text: str
         posted["reference"],
     )
     read = exchange(service, request(target=f"{target}/{posted['sequence']}"))
-    assert posted == read.json()
+    assert posted.items() <= read.json().items()
 
 
 ODD_TIMES = (
