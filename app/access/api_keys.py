@@ -26,7 +26,8 @@ LOCK = "select pg_advisory_xact_lock(7424217002)"
 CREATE = """
 insert into api_keys (name, label, secret_digest, operations, ledgers, account_prefix, amount_max, created_at,
                       created_by, expires_at, revision)
-select $1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10::text::timestamptz, coalesce(max(revision), 0) + 1 from api_keys
+select $1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10::text::timestamptz, coalesce(max(revision), 0) + 1
+  from api_keys
 on conflict (name) do nothing returning name
 """
 REVOKE = """
