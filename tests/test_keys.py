@@ -166,6 +166,15 @@ def test_a_key_ends_when_it_expires(database: str) -> None:
             assert code(client.get("/v1/ledgers")) == (401, "unauthenticated")
 
 
+def test_a_key_may_expire_at_the_last_instant_of_the_calendar(client: httpx.Client, service: Service) -> None:
+    last = "9999-12-31T23:59:59.999999Z"
+    made = make_named_key(client, "read", expires_at=last)
+    listed = [key for page in pages(client, "/v1/api-keys", limit=1000) for key in page["items"]]
+    assert last in (key["expires_at"] for key in listed if key["name"] == made["api_key"]["name"])
+    with service.client(made["secret"]) as caller:
+        assert caller.get("/v1/ledgers").status_code == 200
+
+
 def test_revoking_twice_is_answered_as_the_first_time(service: Service, client: httpx.Client) -> None:
     name = make_named_key(client, "read")["api_key"]["name"]
     first = client.post(f"/v1/api-keys/{name}/revoke")

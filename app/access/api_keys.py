@@ -26,7 +26,8 @@ LOCK = "select pg_advisory_xact_lock(7424217002)"
 CREATE = """
 insert into api_keys (name, label, secret_digest, operations, ledgers, account_prefix, amount_max, created_at,
                       created_by, expires_at, revision)
-select $1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, coalesce(max(revision), 0) + 1 from api_keys
+select $1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10::text::timestamptz, coalesce(max(revision), 0) + 1
+  from api_keys
 on conflict (name) do nothing returning name
 """
 REVOKE = """
@@ -90,7 +91,8 @@ async def create_api_key(connections: WriteConnections, key: ApiKey) -> CreatedA
     secret = make_secret()
     amount_max = None if key.amount_max is None else str(key.amount_max)
     bounds = key.operations, key.ledgers, key.account_prefix, amount_max
-    made = key.created_at, key.created_by, key.expires_at
+    # As text: the driver takes the last instant of the calendar for infinity, and reads that back without a time zone.
+    made = key.created_at, key.created_by, None if key.expires_at is None else key.expires_at.isoformat()
     async with _changing(connections) as connection:
         row = await connection.fetchrow(CREATE, key.name, key.label, digest(secret.encode()), *bounds, *made)
         if row is None:

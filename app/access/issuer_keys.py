@@ -113,7 +113,7 @@ def _read_keys(document: bytes) -> dict[str, PyJWK]:
     keys: dict[str, PyJWK] = {}
     for said in json.loads(document)["keys"][:KEYS_MAX]:
         try:
-            if said["kty"] not in ("RSA", "EC", "OKP") or said.get("use", "sig") != "sig" or "d" in said:
+            if said.get("use", "sig") != "sig" or "d" in said:
                 continue
             key = PyJWK(said)
             if key.algorithm_name in ALGORITHMS and not key.Algorithm.check_key_length(key.key):
