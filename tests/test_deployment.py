@@ -115,17 +115,13 @@ class Platform:
     kill_s: float
 
 
-FLY_DOES = Platform(
-    FLY["deploy"]["release_command"],
-    FLY["env"] | {"FLY_APP_NAME": "tallystick", "FLY_REGION": "fra", "FLY_MACHINE_ID": "e2865013c02d86"},
-    "sslmode=disable",
-    signal.Signals[FLY["kill_signal"]],
-    int(FLY["kill_timeout"].removesuffix("s")),
-)
 PLATFORMS = {
-    "Fly": FLY_DOES,
-    "Fly, without our kill_signal": Platform(
-        FLY_DOES.release, FLY_DOES.variables, FLY_DOES.query, signal.SIGINT, FLY_DOES.kill_s
+    "Fly": Platform(
+        FLY["deploy"]["release_command"],
+        FLY["env"] | {"FLY_APP_NAME": "tallystick", "FLY_REGION": "fra", "FLY_MACHINE_ID": "e2865013c02d86"},
+        "sslmode=disable",
+        signal.Signals[FLY["kill_signal"]],
+        int(FLY["kill_timeout"].removesuffix("s")),
     ),
     "Railway": Platform(
         RAILWAY["deploy"]["preDeployCommand"][0],
