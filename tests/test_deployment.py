@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from app.settings import Settings
 from scripts.postgres import Postgres
 from scripts.replace import migrate_ahead
 from tests.books import check_invariants, fetch_now, post, transaction
-from tests.conftest import KEY, ROOT, free_port, is_up, wait_until
+from tests.conftest import KEY, ROOT, Service, free_port, is_up, wait_until
 from tests.test_feed import client_of, prepare
 from tests.test_refusals import holding
 
@@ -115,17 +116,13 @@ class Platform:
     kill_s: float
 
 
-FLY_DOES = Platform(
-    FLY["deploy"]["release_command"],
-    FLY["env"] | {"FLY_APP_NAME": "tallystick", "FLY_REGION": "fra", "FLY_MACHINE_ID": "e2865013c02d86"},
-    "sslmode=disable",
-    signal.Signals[FLY["kill_signal"]],
-    int(FLY["kill_timeout"].removesuffix("s")),
-)
 PLATFORMS = {
-    "Fly": FLY_DOES,
-    "Fly, without our kill_signal": Platform(
-        FLY_DOES.release, FLY_DOES.variables, FLY_DOES.query, signal.SIGINT, FLY_DOES.kill_s
+    "Fly": Platform(
+        FLY["deploy"]["release_command"],
+        FLY["env"] | {"FLY_APP_NAME": "tallystick", "FLY_REGION": "fra", "FLY_MACHINE_ID": "e2865013c02d86"},
+        "sslmode=disable",
+        signal.Signals[FLY["kill_signal"]],
+        int(FLY["kill_timeout"].removesuffix("s")),
     ),
     "Railway": Platform(
         RAILWAY["deploy"]["preDeployCommand"][0],
@@ -203,6 +200,19 @@ def test_a_deploy_loses_nothing(name: str, postgres: Postgres, tmp_path: Path) -
             old_client.get("/healthz")
         asyncio.run(check_invariants(database))
     assert 6 == fetch_now(database, "select count(*) from events")[0][0]
+
+
+@pytest.mark.parametrize("page", ["fly.md", "railway.md"])
+def test_the_last_step_of_each_page_posts_a_transaction(page: str, service: Service) -> None:
+    said = (ROOT / "docs" / page).read_text().partition("## 4.")[2]
+    (commands,) = re.findall(r"```sh\n(.*?)```", said, re.DOTALL)
+    commands = re.sub(r"^url=.*$", f"url={service.url} key={service.key}", commands, flags=re.MULTILINE)
+    commands = commands.replace("main", page.partition(".")[0])
+    done = subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, check=False, timeout=60)
+    answers = [json.loads(line) for line in re.sub(r"\}\{", "}\n{", done.stdout).splitlines()]
+    assert ["ok", 1, 2, 3, 4] == [
+        answer.get("status") if not n else answer["sequence"] for n, answer in enumerate(answers)
+    ]
 
 
 def test_processes_are_replaced_under_load_without_a_failed_request() -> None:
