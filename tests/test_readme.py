@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from app import server
+from app.access import authentication, known_keys
 from app.api import edge
 from app.db import Database
 from app.ledger import movements, queries, rules, verify, writer
@@ -73,7 +74,7 @@ def of_metadata() -> list[int]:
 
 def beside_the_pools() -> int:
     database = Database(settings_for("postgresql://nobody@localhost/none"))
-    return sum(each.pool.size() for each in (database._signals, database.checks))
+    return sum(each.pool.size() for each in (database._signals, database._keys, database.checks))
 
 
 # Each row of the table, with the numbers in it as the code or the contract has them.
@@ -118,6 +119,14 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
         verify.ROWS_RANGE_MAX,
     ],
     "Tries of a batch after lost races or connections": lambda: [len(writer.BACKOFF_S)],
+    "Requests of a key, to one process": lambda: [429],
+    "Requests without a valid key from an address, to one process": lambda: [429],
+    "Name and label of a key; ledgers that it names": lambda: [
+        *{most(each) for each in ("ApiKeyName", "ActorLabel")},
+        most("CreateApiKeyRequest", "ledgers"),
+    ],
+    "A bearer token": lambda: [authentication.SECRET_BYTES_MAX >> 10],
+    "From the answer that a key was revoked until every process refuses it": lambda: [known_keys.STALE_SECONDS],
     "Requests that a process works on at once": lambda: [503],
     "Connections of a process": lambda: [503],
     "Idle connection; a client that does not read its answer": list,
@@ -127,7 +136,7 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
     "Waiting for an event (`wait_seconds`)": lambda: [PARAMETERS["WaitSeconds"]["schema"]["maximum"]],
 }
 # Settings that bound nothing.
-UNBOUND = {"port"}
+UNBOUND = {"port", "traces_ratio"}
 
 
 def limits() -> dict[str, str]:
