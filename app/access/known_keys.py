@@ -15,7 +15,7 @@ import structlog
 from app.access.api_keys import Change, read_changes
 from app.access.callers import Caller
 from app.db import WriteConnections
-from app.ledger.refusals import Overloaded, StorageUnavailable
+from app.ledger.refusals import StorageUnavailable
 
 log = structlog.get_logger()
 
@@ -82,7 +82,7 @@ class KnownKeys:
     async def _wait_for_look(self) -> None:
         """Wait for a look that begins after this."""
         if self._waiters >= WAITERS_MAX:
-            raise Overloaded()
+            raise StorageUnavailable()  # so many wait only where nobody can look
         now = asyncio.get_running_loop().time()
         self._waiters += 1
         try:
