@@ -270,6 +270,8 @@ def _fuzz(client: httpx.Client, arguments: argparse.Namespace) -> int:
     os.environ["FUZZ_API_KEY"] = client.headers["Authorization"].removeprefix("Bearer ")
     options = ["--url", str(client.base_url).rstrip("/"), "--seed", str(arguments.seed), "--no-color"]
     options += ["--max-examples", str(arguments.examples), "--workers", str(PROCESSES)]
+    # How long the making of a case takes tells of the machine, not of the service.
+    options += ["--suppress-health-check", "too_slow"]
     if arguments.seconds:
         options += ["--max-time", str(arguments.seconds)]
     configuration = ["--config-file", str(ROOT / "schemathesis.toml")]

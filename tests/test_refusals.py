@@ -160,7 +160,8 @@ def prepare(service: Service) -> Service:
     requests += [post("bank:cash", "poor", "5"), post("poor", "bank:cash", "3")]
     requests += [post("bank:cash", "roofed", "5"), post("roofed", "bank:cash", "15")]
     requests.append(example("closePeriod").with_body(before="2010-01-01T00:00:00Z"))
-    requests.append(example("createApiKey"))
+    # Keys are of no ledger, and whoever runs the examples before makes this one.
+    assert example("createApiKey").send(service).status_code in (201, 409)
     requests += [update(status, status) for status in ("frozen", "closed")]
     assert [request.send(service).status_code for request in requests] == [201] * (len(requests) - 2) + [200] * 2
     return service
