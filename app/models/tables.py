@@ -286,8 +286,8 @@ idempotency_keys = Table(
     PrimaryKeyConstraint("ledger_id", "key", name="idempotency_keys_pkey"),
 )
 
-# The keys that the operator made, of no ledger (on Citus a reference table). Of a secret only its SHA-256 is kept. A
-# row changes once, when its key is revoked; `revision` is the place of its last change among all.
+# The keys that the operator made, of no ledger (on Citus they stay on the coordinator). Of a secret only its SHA-256 is
+# kept. A row changes once, when its key is revoked; `revision` is the place of its last change among all.
 api_keys = Table(
     "api_keys",
     metadata,
