@@ -18,8 +18,9 @@ from app.db import Database
 from app.ledger import queries
 from app.ledger.feed import Feed
 from app.ledger.refusals import OutcomeUnknown, Overloaded, Refusal, StorageUnavailable
+from app.ledger.submissions import Receipt, Submission
 from app.ledger.values import Command, Event
-from app.ledger.writer import LedgerWriter, Receipt, Submission
+from app.ledger.writer import LedgerWriter
 from app.load import Load
 from generated import models
 

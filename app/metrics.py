@@ -15,9 +15,10 @@ from prometheus_client.registry import Collector
 from app.counts import Distribution, RequestCounts, VerificationCounts
 from app.db import Database
 from app.ledger.feed import Feed
+from app.ledger.submissions import QUEUE_WEIGHT_MAX
 from app.ledger.verification.checks import RANGE_CHECKS, WHOLE_CHECKS
 from app.ledger.verify import VerificationReport
-from app.ledger.writer import QUEUE_WEIGHT_MAX, LedgerWriter
+from app.ledger.writer import LedgerWriter
 
 FAULTS = ("500", "503")
 

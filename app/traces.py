@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 from starlette.types import Scope
 
 from app.counts import BatchWork
-from app.ledger.writer import Submission
+from app.ledger.submissions import Submission
 from app.settings import Settings
 
 # W3C Trace Context: a later version may say more behind these, and is read as far as we know it.

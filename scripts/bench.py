@@ -24,7 +24,8 @@ import uvloop
 from alembic import command
 from alembic.config import Config
 
-from app.ledger.writer import LedgerWriter, Receipt, Recorded, Submission
+from app.ledger.submissions import Receipt, Recorded, Submission
+from app.ledger.writer import LedgerWriter
 from app.main import create_app
 from app.server import Server, configure_server
 from app.settings import Settings

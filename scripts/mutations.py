@@ -192,19 +192,19 @@ BUGS = (
     ),
     Bug(
         "an atomic batch that is not taken back",
-        "app/ledger/writer.py",
+        "app/ledger/deciding.py",
         "    except BooksRefuse as refusal:\n        if before is not None:\n            book.restore(before)\n",
         "    except BooksRefuse as refusal:\n",
     ),
     Bug(
         "a refusal that is not frozen with its key",
-        "app/ledger/writer.py",
+        "app/ledger/deciding.py",
         "        book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, freeze(refusal)))\n",
         "",
     ),
     Bug(
         "a key that forgets what it was used for",
-        "app/ledger/writer.py",
+        "app/ledger/deciding.py",
         "if known.fingerprint != submission.fingerprint:",
         "if False:",
     ),
@@ -238,7 +238,7 @@ BUGS = (
         "app/ledger/writer.py",
         "        if not book.changes_nothing:\n",
         "        for submission, outcome in zip(batch, outcomes, strict=False):\n"
-        "            _answer(submission, outcome)\n"
+        "            submission.settle(outcome)\n"
         "        if not book.changes_nothing:\n",
     ),
     Bug(
@@ -250,10 +250,10 @@ BUGS = (
     Bug(
         "a cursor on time",
         "app/ledger/queries.py",
-        "    rows, _ = await _read_page(session, _events(ledger_id), events.c.sequence,",
+        "    query = _events(ledger_id)\n    rows, _ = await _read_page(",
         "    since = select(events.c.recorded_at).where(events.c.ledger_id == ledger_id, events.c.sequence == after)\n"
-        "    newer = _events(ledger_id).where((events.c.recorded_at > since.scalar_subquery()) | (after == 0))\n"
-        "    rows, _ = await _read_page(session, newer, events.c.sequence,",
+        "    query = _events(ledger_id).where((events.c.recorded_at > since.scalar_subquery()) | (after == 0))\n"
+        "    rows, _ = await _read_page(",
     ),
     Bug(
         "a past that counts what was recorded later",
@@ -299,7 +299,7 @@ BUGS = (
     ),
     Bug(
         "access: what a command is about, unasked",
-        "app/ledger/writer.py",
+        "app/ledger/deciding.py",
         "        check_subject(submission.scope, submission.command, book)\n",
         "",
     ),

@@ -14,8 +14,9 @@ import pytest
 
 from app.ledger import feed
 from app.ledger.refusals import Overloaded
+from app.ledger.submissions import CREATION_KEY, Submission
 from app.ledger.values import CreateLedger, OpenAccount
-from app.ledger.writer import CREATION_KEY, Database, LedgerWriter, Submission
+from app.ledger.writer import Database, LedgerWriter
 from tests.books import check_invariants, connect, fetch_now, open_account, post, transaction
 from tests.conformance import check_answer
 from tests.conftest import KEY, Clock, Processes, serve, settings_for, start_processes, wait_until

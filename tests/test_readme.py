@@ -13,7 +13,7 @@ from app import server
 from app.access import authentication, known_keys
 from app.api import edge
 from app.db import Database
-from app.ledger import movements, queries, rules, verify, writer
+from app.ledger import movements, queries, rules, submissions, verify, writer
 from app.ledger.verification import clocks
 from app.settings import Settings
 from tests.conformance import DOCUMENT
@@ -108,11 +108,15 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
     "Filters of a list, beside its order": lambda: [1],
     "Totals and trial balance of the past": lambda: [default("database_timeout_s"), 503],
     "Waiting for one ledger": lambda: [
-        writer.QUEUE_WEIGHT_MAX // SINGLE_POST_WEIGHT,
-        writer.QUEUE_WEIGHT_MAX // 20,
+        submissions.QUEUE_WEIGHT_MAX // SINGLE_POST_WEIGHT,
+        submissions.QUEUE_WEIGHT_MAX // 20,
         503,
     ],
-    "Batch": lambda: [writer.BATCH_SUBMISSIONS_MAX, writer.BATCH_WEIGHT_MAX // 4, writer.BATCH_WEIGHT_MAX // 20],
+    "Batch": lambda: [
+        submissions.BATCH_SUBMISSIONS_MAX,
+        submissions.BATCH_WEIGHT_MAX // 4,
+        submissions.BATCH_WEIGHT_MAX // 20,
+    ],
     "A write's wait for its commit": lambda: [503],
     "Events verified in one request": lambda: [
         PARAMETERS["VerificationLimit"]["schema"]["maximum"],

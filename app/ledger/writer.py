@@ -8,11 +8,9 @@ correct beside each other.
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
 
@@ -23,42 +21,28 @@ from asyncpg import Connection
 from app.counts import BatchWork, WriterCounts
 from app.db import Database, is_transient
 from app.ledger import queries
-from app.ledger.book import Book, KeyRow, read_book
+from app.ledger.book import read_book
+from app.ledger.deciding import decide_submission
 from app.ledger.directory import Directory
 from app.ledger.holds import SYSTEM, expire_hold
 from app.ledger.journal import write_book
 from app.ledger.refusals import (
-    BatchRefused,
-    BooksRefuse,
-    Forbidden,
-    IdempotencyKeyReused,
     InternalError,
-    LedgerExists,
     LedgerNotFound,
-    NotFound,
     OutcomeUnknown,
     Overloaded,
-    Refusal,
     ServiceFailed,
     StorageUnavailable,
-    freeze,
-    thaw,
 )
-from app.ledger.rules import decide
-from app.ledger.scopes import EVERYTHING, Scope, check_command, check_replay, check_subject
-from app.ledger.values import Command, CreateLedger, Event, ExpireHolds, PostBatch
+from app.ledger.scopes import check_command, check_replay
+from app.ledger.submissions import QUEUE_WEIGHT_MAX, Outcome, Queue, Receipt, Recorded, Submission
+from app.ledger.values import CreateLedger, ExpireHolds
 
 log = structlog.get_logger()
-
-# The key of `createLedger`, whose name is its key. No client can send it: an empty key is refused at the edge.
-CREATION_KEY = b""
 
 # Waits before the second and later tries of a batch. A stalled holder of the row lock is ended by the server
 # within 4 seconds, and a restarted server is back within a few.
 BACKOFF_S = (0.0, 0.1, 0.4, 1.0, 2.0)
-BATCH_SUBMISSIONS_MAX = 1_000
-BATCH_WEIGHT_MAX = 4_000
-QUEUE_WEIGHT_MAX = 20_000
 # From so many events on, deciding and writing are two turns of the event loop.
 LONG_BATCH = 200
 # Who comes after so many entries is decided in a batch of its own: how many a capture makes, only the books tell.
@@ -75,114 +59,6 @@ class RaceLost(Exception):
 
 class WriteInDoubt(Exception):
     """The connection was lost after a write had been sent: it may have been committed, or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """A committed effect: its event, as it was at its own sequence, and whether it is a first answer given again.
-
-    Of a batch of transactions, what became of each, in order.
-    """
-
-    results: tuple[Event | Refusal, ...]
-    replayed: bool
-
-    @property
-    def event(self) -> Event:
-        (event,) = self.results
-        assert not isinstance(event, Refusal)  # noqa: S101
-        return event
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """An effect that an earlier commit made: so many events from `first` on, and refusals by their place."""
-
-    first: int
-    count: int
-    refusals: dict[int, Refusal]
-
-    def with_events(self, events: Sequence[Event]) -> Receipt:
-        remaining = iter(events)
-        places = range(self.count + len(self.refusals))
-        return Receipt(tuple(self.refusals.get(place) or next(remaining) for place in places), replayed=True)
-
-
-Outcome = Receipt | Recorded | Refusal
-
-
-@dataclass(eq=False, slots=True)
-class Submission:
-    """A command with its key and the scope of who asks, on its way through the writer."""
-
-    command: Command
-    key: bytes
-    fingerprint: bytes
-    actor: str
-    request_id: str
-    scope: Scope = EVERYTHING
-    # What a trace calls the request, if it is traced: opaque here.
-    trace: object = None
-    answer: asyncio.Future[Receipt | Recorded] = field(init=False)
-
-
-@dataclass(eq=False)
-class Queue:
-    """What waits for one ledger. Its task lives while there is something."""
-
-    ledger_id: int
-    singles: deque[Submission] = field(default_factory=deque)
-    batches: deque[Submission] = field(default_factory=deque)
-    weight: int = 0
-    task: asyncio.Task[None] | None = None
-    # The batch that is under way, or the last one that was.
-    taken: Sequence[Submission] = ()
-    # Whether the batch before was a caller's: then the single ones that wait meanwhile go first.
-    after_batch: bool = False
-
-    @property
-    def waiting(self) -> int:
-        return len(self.singles) + len(self.batches)
-
-    def _line(self, submission: Submission) -> deque[Submission]:
-        return self.batches if isinstance(submission.command, PostBatch) else self.singles
-
-    def put(self, submission: Submission) -> None:
-        self._line(submission).append(submission)
-        self.weight += submission.command.weight
-
-    def withdraw(self, submission: Submission) -> bool:
-        """Take back what no batch has taken yet; False if one has."""
-        line = self._line(submission)
-        if submission not in line:
-            return False
-        line.remove(submission)
-        self.weight -= submission.command.weight
-        return True
-
-    def withdraw_all(self) -> list[Submission]:
-        """Take back all that no batch has taken yet."""
-        withdrawn = [*self.singles, *self.batches]
-        self.singles.clear()
-        self.batches.clear()
-        self.weight = 0
-        return withdrawn
-
-    def take(self) -> list[Submission]:
-        """All single commands that wait, within the bounds of a batch; or one caller's batch, which travels by
-        itself. They take turns, so that neither keeps the other waiting."""
-        self.after_batch = bool(self.batches) and not (self.singles and self.after_batch)
-        if self.after_batch:
-            batch = [self.batches.popleft()]
-        else:
-            batch, weight = [], 0
-            while self.singles and len(batch) < BATCH_SUBMISSIONS_MAX:
-                weight += self.singles[0].command.weight
-                if batch and weight > BATCH_WEIGHT_MAX:
-                    break
-                batch.append(self.singles.popleft())
-        self.weight -= sum(submission.command.weight for submission in batch)
-        return batch
 
 
 class LedgerWriter:
@@ -249,9 +125,9 @@ class LedgerWriter:
         self._given_up = True
         for queue in self._queues.values():
             for submission in queue.withdraw_all():
-                _answer(submission, Overloaded())
+                submission.settle(Overloaded())
             for submission in queue.taken:
-                _answer(submission, OutcomeUnknown())
+                submission.settle(OutcomeUnknown())
 
     async def _submit(self, ledger: str, submission: Submission) -> Receipt | Recorded:
         creating = isinstance(submission.command, CreateLedger)
@@ -289,7 +165,7 @@ class LedgerWriter:
                 log.exception("batch_failed")
                 sentry_sdk.capture_exception(error)
                 for submission in batch:
-                    _answer(submission, OutcomeUnknown())
+                    submission.settle(OutcomeUnknown())
         # No await lies between the last look and this, so nobody can have put anything in meanwhile.
         del self._queues[queue.ledger_id]
 
@@ -320,7 +196,7 @@ class LedgerWriter:
                     await self._settle(ledger_id, batch[middle:])
                     return
         for submission, outcome in zip(batch, outcomes, strict=False):
-            _answer(submission, outcome)
+            submission.settle(outcome)
         self._end(work, batch[: len(outcomes)])
         if ledger_id in self._grown:
             self._tell(ledger_id, self._grown.pop(ledger_id))
@@ -406,7 +282,7 @@ class LedgerWriter:
             for submission in batch:
                 if outcomes and len(book.entries) > BATCH_ENTRIES_MAX:
                     break
-                outcomes.append(_decide(submission, book, now))
+                outcomes.append(decide_submission(submission, book, now))
         decided = perf_counter()
         self.counts.took(work, "decide", decided - read)
         if not book.changes_nothing:
@@ -422,85 +298,6 @@ class LedgerWriter:
                 self._grown[ledger_id] = book.sequence
             log.debug("batch_written", events=len(book.events), sequence=book.sequence)
         return outcomes
-
-
-def _decide(submission: Submission, book: Book, now: datetime) -> Outcome:
-    """Decide one submission and apply what it does, its key included; or find what its key stands for."""
-    if isinstance(submission.command, ExpireHolds):
-        return Receipt((), replayed=False)
-    known = book.keys.get(submission.key)
-    if known is not None:
-        return _replay(submission, known, book)
-    if book.sequence == 0 and not isinstance(submission.command, CreateLedger):
-        return LedgerNotFound()
-    before = book.save() if isinstance(submission.command, PostBatch) else None
-    try:
-        if isinstance(submission.command, PostBatch):
-            return _decide_batch(submission, submission.command, book, now)
-        check_subject(submission.scope, submission.command, book)
-        decision = decide(submission.command, book, now=now, actor=submission.actor)
-    except BooksRefuse as refusal:
-        if before is not None:
-            book.restore(before)
-        book.keep(KeyRow(submission.key, submission.fingerprint, book.sequence, freeze(refusal)))
-        return refusal
-    except (NotFound, Forbidden) as refusal:
-        # What the write is about is not there, or not for this caller. Neither is frozen: once it is, the key works.
-        return refusal
-    except Exception as error:
-        if before is not None:
-            book.restore(before)
-        log.exception("decision_failed", request_id=submission.request_id)
-        sentry_sdk.capture_exception(error)
-        return InternalError()
-    book.apply(decision)
-    book.keep(KeyRow(submission.key, submission.fingerprint, decision.event.sequence))
-    return Receipt((decision.event,), replayed=False)
-
-
-def _decide_batch(submission: Submission, command: PostBatch, book: Book, now: datetime) -> Receipt:
-    """Decide the transactions of a batch in their order. Raises `BatchRefused` for an atomic one, which the caller
-    then takes back."""
-    first = book.next_sequence
-    results: list[Event | Refusal] = []
-    for place, transaction in enumerate(command.transactions):
-        try:
-            decision = decide(transaction, book, now=now, actor=submission.actor)
-        except BooksRefuse as refusal:
-            if command.atomic:
-                raise BatchRefused(index=place, problem=refusal) from None
-            results.append(refusal)
-        else:
-            book.apply(decision)
-            results.append(decision.event)
-    refusals = {str(place): freeze(each) for place, each in enumerate(results) if isinstance(each, Refusal)}
-    events = len(results) - len(refusals)
-    sequence = first if events else book.sequence
-    book.keep(KeyRow(submission.key, submission.fingerprint, sequence, None, events, refusals))
-    return Receipt(tuple(results), replayed=False)
-
-
-def _replay(submission: Submission, known: KeyRow, book: Book) -> Outcome:
-    if known.fingerprint != submission.fingerprint:
-        return LedgerExists() if submission.key == CREATION_KEY else IdempotencyKeyReused()
-    if known.refusal is not None:
-        refusal = thaw(known.refusal)
-        refusal.replayed = True
-        return refusal
-    count = 1 if known.events is None else known.events
-    refusals = {int(place): thaw(frozen) for place, frozen in (known.refusals or {}).items()}
-    recorded = Recorded(known.sequence, count, refusals)
-    place = known.sequence - book.head.sequence
-    return recorded.with_events(book.events[place - 1 : place - 1 + count]) if place > 0 else recorded
-
-
-def _answer(submission: Submission, outcome: Outcome) -> None:
-    if submission.answer.done():  # its caller has gone
-        return
-    if isinstance(outcome, Refusal):
-        submission.answer.set_exception(outcome)
-    else:
-        submission.answer.set_result(outcome)
 
 
 @contextmanager
