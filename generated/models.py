@@ -894,6 +894,9 @@ type UnauthenticatedResponseWWWAuthenticateHeader = StrictStr
 type RateLimitedResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
 
 
+type LocationHeader = Annotated[StrictStr, Field(pattern="^/v1/[A-Za-z0-9_.:/-]+$")]
+
+
 type IdempotencyReplayedHeader = Literal["true"]
 
 

@@ -13,6 +13,11 @@ from jsonschema import Draft202012Validator, FormatChecker
 DOCUMENT = yaml.safe_load((Path(__file__).parents[1] / "openapi.yaml").read_bytes())
 # What the edge answers before any operation is found.
 UNROUTED = {"route_not_found": 404, "method_not_allowed": 405}
+# Headers of HTTP itself, and the guards that every answer has; any other is the contract's to name.
+UNNAMED = {
+    "date", "content-length", "content-type", "connection", "transfer-encoding", "cache-control",
+    "x-content-type-options", "x-frame-options", "content-security-policy", "traceparent",
+}  # fmt: skip
 
 
 def check_answer(response: httpx.Response) -> None:
@@ -28,6 +33,8 @@ def check_answer(response: httpx.Response) -> None:
     said = resolve(operation["responses"][str(response.status_code)])
     for name, header in said.get("headers", {}).items():
         assert name in response.headers or not resolve(header).get("required"), name
+    named = {name.lower() for name in said["headers"]}
+    assert set(response.headers) - named <= UNNAMED, "a header that the contract does not name"
     ((media_type, content),) = said["content"].items()
     if media_type == "text/plain":
         assert response.headers["content-type"].startswith("text/plain; ")

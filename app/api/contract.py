@@ -32,6 +32,7 @@ from app.api.edge import (
     read_body,
     read_headers,
 )
+from app.api.locations import Location
 from app.ledger.refusals import RouteNotFound, ValidationFailed
 
 CONTRACT_FILE = Path(__file__).parents[2] / "openapi.yaml"
@@ -53,6 +54,7 @@ class Operation:
     keyed: bool
     body_bytes_max: int
     media_type: str
+    location: Location | None
 
     @cached_property
     def acceptable(self) -> tuple[str, ...]:
@@ -80,6 +82,7 @@ class Contract:
 
     def _operation(self, method: str, path: str, said: dict[str, Any]) -> Operation:
         parameters = [self.resolve(parameter) for parameter in said.get("parameters", [])]
+        success = next(self.resolve(each) for status, each in said["responses"].items() if status.startswith("2"))
         return Operation(
             operation_id=said["operationId"],
             method=method,
@@ -90,12 +93,8 @@ class Contract:
             query=frozenset(p["name"] for p in parameters if p["in"] == "query"),
             integers=frozenset(p["name"] for p in parameters if self.resolve(p["schema"]).get("type") == "integer"),
             keyed=any(p["name"] == "Idempotency-Key" for p in parameters),
-            media_type=next(
-                media_type
-                for status, response in said["responses"].items()
-                if status.startswith("2")
-                for media_type in self.resolve(response)["content"]
-            ),
+            media_type=next(iter(success["content"])),
+            location=Location.of(self.document, success),
             body_bytes_max=said.get("requestBody", {}).get("x-bytes-max", BODY_BYTES_MAX),
         )
 
@@ -155,6 +154,8 @@ class ContractRoute(APIRoute):
             if errors:
                 raise ResponseValidationError(errors)
             given.response.body = said.encode() if isinstance(said, str) else answer.serialize_json(said)
+            if operation.location is not None:
+                given.response.raw_headers.append((b"location", operation.location.fill(request.path_params, said)))
             given.response.headers["Content-Length"] = str(len(given.response.body))
             return given.response
 
