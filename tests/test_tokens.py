@@ -173,6 +173,18 @@ def test_a_label_stands_before_the_subject(service: Service) -> None:
         assert post(client, "main", transaction("shop:cash", "shop:sales")).json()["actor"] == "shop"
 
 
+def test_metrics_call_a_bearer_by_the_label_and_never_by_the_subject(service: Service) -> None:
+    for sub, scope in (("jane.doe", {"operations": ["read"]}), ("joe", {"operations": ["read"], "label": "exporter"})):
+        with service.client(sign(claims(service, sub=sub, tallystick=scope))) as client:
+            assert client.get("/v1/ledgers/main/events").status_code == 200
+    with service.client() as operator:
+        told = operator.get("/metrics").text
+    assert 'consumer="token"' in told
+    assert 'consumer="exporter"' in told
+    assert "jane" not in told
+    assert "joe" not in told
+
+
 def test_a_token_ends_when_it_expires_also_if_it_is_known(service: Service) -> None:
     token = sign(claims(service, exp=service.clock.now.timestamp() + 5))
     assert get(service, token).status_code == 200

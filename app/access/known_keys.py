@@ -34,7 +34,7 @@ class KnownKey:
 
     def __init__(self, change: Change) -> None:
         self.name = change.name
-        self.caller = Caller(change.label, change.scope, f"key:{change.name}")
+        self.caller = Caller(change.label, change.scope, f"key:{change.name}", change.label)
         self.expires_at = change.expires_at
 
     def is_live(self, now: datetime) -> bool:

@@ -20,6 +20,8 @@ from app.settings import LABEL
 # How far the clocks of the issuer and of the service may be apart.
 LEEWAY_SECONDS = 10
 KNOWN_MAX = 10_000
+# What metrics call the bearers of all tokens whose claim has no label.
+SHOWN = "token"
 
 _TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 # We compare times with the service's own clock.
@@ -88,7 +90,7 @@ class Tokens:
             raise Unauthenticated() from None
         if LABEL.fullmatch(label) is None or label in RESERVED_LABELS:
             raise Unauthenticated()
-        caller = Caller(label, claim.scope(), f"token:{label}")
+        caller = Caller(label, claim.scope(), f"token:{label}", claim.label or SHOWN)
         self._keep(digest(token), caller, expires)
         return caller
 

@@ -31,7 +31,7 @@ async def list_events(
     async with sessions() as session:
         page = await queries.list_events(session, ledger, after=after_sequence, limit=limit)
     # Whoever reads on is known by the label of the key.
-    feed.counts.asked(request.scope["caller"].label, ledger, behind=page.sequence - after_sequence)
+    feed.counts.asked(request.scope["caller"].shown, ledger, behind=page.sequence - after_sequence)
     if page.items or not wait_seconds:
         return page
     following = feed.list_next_events(ledger, after=after_sequence, limit=limit, wait_s=wait_seconds)
