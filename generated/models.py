@@ -969,7 +969,7 @@ class HoldPage(BaseModel):
     sequence: EventSequence
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """
     A refusal, after RFC 9457.
     """

@@ -28,7 +28,7 @@ from jsonschema import Draft202012Validator
 
 CONTRACT = yaml.safe_load((Path(__file__).parent.parent / "openapi.yaml").read_text())
 PROBLEM = Draft202012Validator(
-    {"$ref": "#/components/schemas/Problem", "components": CONTRACT["components"]},
+    {"$ref": "#/components/schemas/ProblemDetails", "components": CONTRACT["components"]},
     format_checker=Draft202012Validator.FORMAT_CHECKER,
 )
 
@@ -1223,7 +1223,7 @@ OPERATIONS = [
 def test_every_operation_has_the_edge(service: Any, method: str, target: str, operation: dict[str, Any]) -> None:
     """Each promise that the contract makes for all operations is kept by each of them, also by later ones."""
     is_open = operation.get("security") == []
-    takes_key = {"$ref": "#/components/parameters/IdempotencyKey"} in operation.get("parameters", [])
+    takes_key = {"$ref": "#/components/parameters/IdempotencyKeyParameter"} in operation.get("parameters", [])
     lines = [JSON, KEY, "Content-Length: 2"] if "requestBody" in operation else []
     body = b"[]" if "requestBody" in operation else b""
 

@@ -643,7 +643,9 @@ def test_the_fields_of_a_refusal_are_those_of_its_document() -> None:
     said = {code: set(says) for code, says in SAYS.items() if " " not in code}
     assert said == {code: each for code, each in named.items() if each}
     assert all(set(says) == named[code.split(" ")[1]] for code, says in SAYS.items() if " " in code)
-    assert set().union(*named.values()) | ALWAYS == set(DOCUMENT["components"]["schemas"]["Problem"]["properties"])
+    assert set().union(*named.values()) | ALWAYS == set(
+        DOCUMENT["components"]["schemas"]["ProblemDetails"]["properties"]
+    )
 
 
 # More ways to the codes that need trouble.

@@ -14,7 +14,7 @@ from app.api.contract import CONTRACT
 from app.db import is_transient
 from app.ledger import refusals
 from app.ledger.refusals import Refusal
-from generated.models import Problem
+from generated.models import ProblemDetails
 
 STATUS: dict[type[Refusal], int] = {
     refusals.MalformedRequest: 400,
@@ -90,7 +90,7 @@ _SHOWN: dict[str, Callable[[Any], Any]] = {"available": str, "required": str, "p
 
 def problem_response(refusal: Refusal, request_id: str, *, headers: dict[str, str] | None = None) -> Response:
     """The refusal as a problem document, with the headers that belong to its status."""
-    problem = Problem(request_id=request_id, **say(refusal))
+    problem = ProblemDetails(request_id=request_id, **say(refusal))
     status = problem.status
     headers = dict(headers or {})
     if status == 401:
