@@ -15,14 +15,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.models import metadata
-from app.settings import DatabaseSettings
+from app.models.grants import write_grants
+from app.settings import MigrationSettings
 
 LOCK_TIMEOUT = "200ms"
 TRIES = 200
 IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, role: str | None) -> None:
     context.configure(connection=connection, target_metadata=metadata, compare_type=True)
     with context.begin_transaction():
         # Two processes that start at once migrate one after the other; the second finds nothing to do.
@@ -35,15 +36,22 @@ def migrate(connection: Connection) -> None:
             # What every batch reads first: those that come wait here, with nothing in hand that we will need.
             connection.exec_driver_sql("lock table heads in access exclusive mode")
         context.run_migrations()
+        if role is not None and role != connection.exec_driver_sql("select current_user").scalar():
+            grant(role)
 
 
-async def migrate_online() -> None:
-    url = context.config.attributes.get("database_url") or DatabaseSettings().database_url
+def grant(role: str) -> None:
+    # Again with every migration, whether it made a table or not: who comes to have two roles later runs it once more.
+    for statement in write_grants(role):
+        context.execute(statement)
+
+
+async def migrate_online(url: str, role: str | None) -> None:
     engine = create_async_engine(url, poolclass=NullPool)
     for tried in range(1, TRIES + 1):
         try:
             async with engine.connect() as connection:
-                await connection.run_sync(migrate)
+                await connection.run_sync(migrate, role)
             break
         except DBAPIError as error:
             cause = error.orig and error.orig.__cause__
@@ -53,9 +61,15 @@ async def migrate_online() -> None:
     await engine.dispose()
 
 
+# Who calls it from a program says which database, and may say which role; the settings say it for everybody else.
+given = context.config.attributes
+settings = None if "database_url" in given else MigrationSettings()
+role = given.get("service_role") if settings is None else settings.grantee
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
+        if role is not None:
+            grant(role)
 else:
-    asyncio.run(migrate_online())
+    asyncio.run(migrate_online(given["database_url"] if settings is None else settings.owner_url, role))

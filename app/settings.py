@@ -1,4 +1,4 @@
-"""Every setting, typed and documented. The README's table is held against this class by a test."""
+"""Every setting, typed and documented. The README's table is held against these classes by a test."""
 
 from __future__ import annotations
 
@@ -7,43 +7,83 @@ from ipaddress import ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SECRET_LENGTH_MIN = 16
+ROLE = r"^[A-Za-z_][A-Za-z0-9_.@$-]{0,62}$"
+
+
+def _name_the_driver(value: str, info: ValidationInfo) -> str:
+    # The library's own message would quote what it took for a port, which may be the password.
+    refused = ValueError(f"{(info.field_name or '').upper()} must be a postgresql+asyncpg:// address")
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        raise refused from None
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+asyncpg")
+    if url.drivername != "postgresql+asyncpg":
+        raise refused
+    # What libpq calls otherwise, or knows and asyncpg does not; hosts of Postgres hand both out.
+    query = {("ssl" if name == "sslmode" else name): value for name, value in url.query.items()}
+    query.pop("channel_binding", None)
+    if query != dict(url.query):
+        url = url.set(query=query)
+    return url.render_as_string(hide_password=False)
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_name_the_driver)]
 
 
 class DatabaseSettings(BaseSettings):
-    """What migrations need. Read from the environment, and from a file `.env` beside the service."""
+    """How to reach the database. Read from the environment, and from a file `.env` beside the service."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    database_url: str = Field(
+    database_url: DatabaseUrl = Field(
         description="The Postgres database: `postgresql+asyncpg://user:password@host/name`; "
         "`postgres://` and `postgresql://` are taken too, and `sslmode` with them."
     )
 
-    @field_validator("database_url")
-    @classmethod
-    def _name_the_driver(cls, value: str) -> str:
-        try:
-            url = make_url(value)
-        except (ArgumentError, ValueError):
-            # Its own message would quote what it took for a port, which may be the password.
-            raise ValueError("DATABASE_URL must be a postgresql+asyncpg:// address") from None
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+asyncpg")
-        if url.drivername != "postgresql+asyncpg":
-            raise ValueError("DATABASE_URL must be a postgresql+asyncpg:// address")
-        # What libpq calls otherwise, or knows and asyncpg does not; hosts of Postgres hand both out.
-        query = {("ssl" if name == "sslmode" else name): value for name, value in url.query.items()}
-        query.pop("channel_binding", None)
-        if query != dict(url.query):
-            url = url.set(query=query)
-        return url.render_as_string(hide_password=False)
+
+class MigrationSettings(DatabaseSettings):
+    """What migrations need. The service itself never reads the owner's address."""
+
+    database_url: DatabaseUrl | None = None  # type: ignore[assignment]
+    migration_database_url: DatabaseUrl | None = Field(
+        None,
+        description="The same database as the role that owns its tables, for `alembic` alone; "
+        "without it migrations run as the role of `DATABASE_URL`.",
+    )
+    service_role: Annotated[str, Field(pattern=ROLE)] | None = Field(
+        None,
+        description="The role that migrations grant what the service needs; without it the one of `DATABASE_URL`, "
+        "where `MIGRATION_DATABASE_URL` names another.",
+    )
+
+    @model_validator(mode="after")
+    def _know_whom_to_grant(self) -> MigrationSettings:
+        if self.grantee is not None and not re.fullmatch(ROLE, self.grantee):
+            raise ValueError("The role of DATABASE_URL has a name that cannot be granted to: set SERVICE_ROLE")
+        return self
+
+    @property
+    def owner_url(self) -> str:
+        if url := self.migration_database_url or self.database_url:
+            return url
+        raise ValueError("Neither MIGRATION_DATABASE_URL nor DATABASE_URL is set")
+
+    @property
+    def grantee(self) -> str | None:
+        """The role that needs to be granted something, if any does."""
+        if self.service_role or not (self.migration_database_url and self.database_url):
+            return self.service_role
+        service, owner = make_url(self.database_url).username, make_url(self.migration_database_url).username
+        return service if service != owner else None
 
 
 class Settings(DatabaseSettings):

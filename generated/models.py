@@ -158,7 +158,8 @@ class Readiness(BaseModel):
     """
     What an operator should know, though it does not keep the service from working. `fsync_off` and
     `synchronous_commit_off`, where the setting `ALLOW_UNSAFE_DATABASE` admits them: what was confirmed may be
-    lost in a power cut. More may come.
+    lost in a power cut. `role_unrestricted`: the role that the service works as could itself switch off what
+    keeps the log as it is, as where the same one runs the migrations. More may come.
 
     """
 

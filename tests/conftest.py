@@ -21,16 +21,20 @@ import httpx
 import pytest
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.engine import make_url
 
 from app.main import create_app
 from app.server import Server, configure_server
 from app.settings import Settings
 from scripts.postgres import Postgres
+from tests.books import connect
 from tests.conformance import check_answer
 
 ROOT = Path(__file__).parents[1]
 KEY = "a-secret-of-the-tests"
 SECOND_KEY = "another-secret-of-the-tests"
+# The role that the service works as. The addresses that tests hold are the owner's.
+SERVICE_ROLE = "tallystick_service"
 
 
 class Clock:
@@ -85,8 +89,9 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def template(postgres: Postgres) -> str:
-    """The name of a database made by the real migrations."""
+    """The name of a database made by the real migrations, which grant the service's role what it needs."""
     postgres.create_database("template")
+    asyncio.run(create_role(postgres.url("template")))
     migrate(postgres.url("template"))
     return "template"
 
@@ -137,7 +142,7 @@ def two_processes(database: str, tmp_path: Path) -> Iterator[Processes]:
 
 def settings_for(database: str, **changes: object) -> Settings:
     api_key = f"{KEY},second:{SECOND_KEY}"
-    values = {"database_url": database, "api_key": api_key, "log_level": "WARNING", "body_timeout_s": 2.0}
+    values = {"database_url": as_service(database), "api_key": api_key, "log_level": "WARNING", "body_timeout_s": 2.0}
     values |= {"drain_s": 0, "allow_unsafe_database": True}  # the throwaway server has fsync off
     values["address_failures_per_s"] = 0  # or the tests of refusals would meet it
     return Settings(_env_file=None, **(values | changes))
@@ -170,7 +175,12 @@ def start_processes(database: str, count: int, folder: Path, **environment: str)
         for number in range(count):
             port = free_port()
             log = folder / f"process-{number}.log"
-            variables = {"DATABASE_URL": database, "API_KEY": KEY, "PORT": str(port), "LOG_LEVEL": "WARNING"}
+            variables = {
+                "DATABASE_URL": as_service(database),
+                "API_KEY": KEY,
+                "PORT": str(port),
+                "LOG_LEVEL": "WARNING",
+            }
             variables |= {"DRAIN_S": "0", "ALLOW_UNSAFE_DATABASE": "true"}  # the throwaway server has fsync off
             with log.open("wb") as output:
                 process = subprocess.Popen(
@@ -199,8 +209,19 @@ def start_processes(database: str, count: int, folder: Path, **environment: str)
 
 def migrate(database: str) -> None:
     config = Config(ROOT / "alembic.ini")
-    config.attributes["database_url"] = database
+    config.attributes |= {"database_url": database, "service_role": SERVICE_ROLE}
     command.upgrade(config, "head")
+
+
+async def create_role(database: str) -> None:
+    owner = await connect(database)
+    await owner.execute(f"create role {SERVICE_ROLE} login")
+    await owner.close()
+
+
+def as_service(database: str) -> str:
+    """The address of the same database for the role that may do only what the service does."""
+    return make_url(database).set(username=SERVICE_ROLE).render_as_string(hide_password=False)
 
 
 def is_up(url: str) -> bool:

@@ -12,9 +12,16 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from sqlalchemy.engine import make_url
 
-from app.settings import Settings
+from app.settings import MigrationSettings, Settings
 from tests.conftest import ROOT, serve
 
+# What migrations need stands beside what they share with the service.
+FIELDS = {"database_url": Settings.model_fields["database_url"]} | {
+    name: each
+    for settings in (MigrationSettings, Settings)
+    for name, each in settings.model_fields.items()
+    if name != "database_url"
+}
 SECRET = "0123456789abcdef"
 OTHER = "another-secret-0"
 DATABASE = "postgresql+asyncpg://ledger:hunter2hunter2@db.internal:5433/books"
@@ -35,7 +42,7 @@ def refused(**values: Any) -> str:
 
 @pytest.fixture(autouse=True)
 def _no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
+    for name in FIELDS:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
@@ -261,14 +268,11 @@ def test_every_number_has_limits() -> None:
 
 
 def start(**environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if name.upper() not in FIELDS}
+    clean = {name: value for name, value in os.environ.items() if name.lower() not in FIELDS}
     command = [sys.executable, "-m", "app"]
     return subprocess.run(
         command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=60, check=False
     )
-
-
-FIELDS = {name.upper() for name in Settings.model_fields}
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ def test_a_start_that_is_refused_says_why_and_shows_no_secret(environment: dict[
 def settings_table() -> list[str]:
     """The rows of the README's table, as they follow from the class."""
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for name, each in Settings.model_fields.items():
+    for name, each in FIELDS.items():
         rows.append(f"| `{name.upper()}` | {shown_default(each)} | {each.description} |")
     return rows
 
@@ -319,5 +323,5 @@ def test_the_readme_lists_exactly_the_settings_there_are() -> None:
 
 
 def test_every_setting_is_described_in_one_line() -> None:
-    described = {name: each.description or "" for name, each in Settings.model_fields.items()}
+    described = {name: each.description or "" for name, each in FIELDS.items()}
     assert [name for name, said in described.items() if not said.endswith(".") or set("\n|") & set(said)] == []

@@ -496,8 +496,9 @@ class StorageUnavailable(ServiceFailed):
 @dataclass(eq=False)
 class NotReady(ServiceFailed):
     """The process should be sent no requests now, and `reason` says why. `stopping`: it was told to stop, and still
-    answers what reaches it. `schema_behind`: the migrations of its version have not run. `fsync_off`,
-    `synchronous_commit_off`: Postgres may forget what it confirmed, so no ledger should be kept there."""
+    answers what reaches it. `schema_behind`: the migrations of its version have not run. `grants_missing`: they have
+    not granted its role what it needs (`SERVICE_ROLE`). `fsync_off`, `synchronous_commit_off`: Postgres may forget
+    what it confirmed, so no ledger should be kept there."""
 
     code = "not_ready"
     title = "The process is not ready"
