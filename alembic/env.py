@@ -6,10 +6,11 @@ it waits only for a moment, far less than Postgres needs to find a deadlock, and
 
 import asyncio
 import random
+from typing import Any
 
 import asyncpg
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -46,8 +47,8 @@ def grant(role: str) -> None:
         context.execute(statement)
 
 
-async def migrate_online(url: str, role: str | None) -> None:
-    engine = create_async_engine(url, poolclass=NullPool)
+async def migrate_online(address: URL, secured: dict[str, Any], role: str | None) -> None:
+    engine = create_async_engine(address, poolclass=NullPool, connect_args=secured)
     for tried in range(1, TRIES + 1):
         try:
             async with engine.connect() as connection:
@@ -72,4 +73,5 @@ if context.is_offline_mode():
         if role is not None:
             grant(role)
 else:
-    asyncio.run(migrate_online(given["database_url"] if settings is None else settings.owner_url, role))
+    where = (make_url(given["database_url"]), {}) if settings is None else settings.get_address(settings.owner_url)
+    asyncio.run(migrate_online(*where, role))

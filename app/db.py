@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -129,74 +128,54 @@ class Database:
     """The engines: `sessions` for reads, `writes` for the writer, `signals` for the feed, `keys`, and `checks`."""
 
     def __init__(self, settings: Settings) -> None:
-        url = make_url(settings.database_url)
-        self._reads = create_async_engine(
-            url,
+        self._settings = settings
+        self._reads = self._make_engine(
+            READ_SETTINGS,
             isolation_level="REPEATABLE READ",
-            hide_parameters=True,
             execution_options={"postgresql_readonly": True},
             pool_size=settings.read_pool_size,
-            max_overflow=0,
-            pool_timeout=settings.pool_timeout_s,
             pool_recycle=1800,
             pool_use_lifo=True,
-            connect_args={
-                "server_settings": READ_SETTINGS,
-                "timeout": settings.database_timeout_s,
-                "command_timeout": settings.database_timeout_s,
-            },
+            command_timeout_s=settings.database_timeout_s,
         )
-        self._writes = create_async_engine(
-            url,
+        self._writes = self._make_engine(
+            WRITE_SETTINGS | {"plan_cache_mode": settings.plan_cache_mode},
             isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
             pool_size=settings.write_pool_size,
-            max_overflow=0,
-            pool_timeout=settings.pool_timeout_s,
             pool_recycle=1800,
             pool_use_lifo=True,
-            connect_args={
-                "server_settings": WRITE_SETTINGS | {"plan_cache_mode": settings.plan_cache_mode},
-                "timeout": settings.database_timeout_s,
-            },
         )
-        self._signals = create_async_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            pool_size=1,
-            max_overflow=0,
-            pool_timeout=settings.pool_timeout_s,
-            connect_args={"server_settings": SIGNAL_SETTINGS, "timeout": settings.database_timeout_s},
-        )
-        self._keys = create_async_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            pool_size=1,
-            max_overflow=0,
-            pool_timeout=settings.pool_timeout_s,
-            connect_args={"server_settings": KEY_SETTINGS, "timeout": settings.database_timeout_s},
-        )
+        self._signals = self._make_engine(SIGNAL_SETTINGS, isolation_level="AUTOCOMMIT", pool_size=1)
+        self._keys = self._make_engine(KEY_SETTINGS, isolation_level="AUTOCOMMIT", pool_size=1)
         # Apart from the reads, so that a process whose reads all wait is not taken for one without a database.
-        self.checks = create_async_engine(
-            url,
+        self.checks = self._make_engine(
+            CHECK_SETTINGS,
             isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
             pool_size=1,
-            max_overflow=0,
-            pool_timeout=settings.pool_timeout_s,
             pool_recycle=1800,
-            connect_args={
-                "server_settings": CHECK_SETTINGS,
-                "timeout": settings.database_timeout_s,
-                "command_timeout": settings.database_timeout_s,
-            },
+            command_timeout_s=settings.database_timeout_s,
         )
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
         self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
         self.signals = WriteConnections(self._signals, timeout_s=settings.database_timeout_s)
         self.keys = WriteConnections(self._keys, timeout_s=settings.database_timeout_s)
+
+    def _make_engine(
+        self, session: dict[str, str], *, command_timeout_s: float | None = None, **options: Any
+    ) -> AsyncEngine:
+        """An engine whose every connection has these settings of the server. All that connects is made here."""
+        address, secured = self._settings.get_address(self._settings.database_url)
+        arguments = {"server_settings": session, "timeout": self._settings.database_timeout_s, **secured}
+        if command_timeout_s is not None:
+            arguments["command_timeout"] = command_timeout_s
+        return create_async_engine(
+            address,
+            hide_parameters=True,
+            max_overflow=0,
+            pool_timeout=self._settings.pool_timeout_s,
+            connect_args=arguments,
+            **options,
+        )
 
     def connections_in_use(self) -> dict[str, tuple[int, int]]:
         """Of each pool, how many connections are in use and how many there may be."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from app.tls import MODES, make_ssl
 
 LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SECRET_LENGTH_MIN = 16
@@ -33,6 +35,8 @@ def _name_the_driver(value: str, info: ValidationInfo) -> str:
     query.pop("channel_binding", None)
     if query != dict(url.query):
         url = url.set(query=query)
+    if url.query.get("ssl", "prefer") not in MODES:
+        raise ValueError(f"sslmode must be one of {', '.join(MODES)}")
     return url.render_as_string(hide_password=False)
 
 
@@ -48,6 +52,31 @@ class DatabaseSettings(BaseSettings):
         description="The Postgres database: `postgresql+asyncpg://user:password@host/name`; "
         "`postgres://` and `postgresql://` are taken too, and `sslmode` with them."
     )
+    database_ca: str = Field(
+        "",
+        description="With `sslmode=verify-full`, the authorities that may vouch for the database: a file in PEM, or "
+        "its text; without it those that the system trusts.",
+    )
+
+    @model_validator(mode="after")
+    def _can_verify(self) -> Self:
+        for url in self.list_urls():
+            try:
+                self.get_address(url)
+            except OSError as error:
+                raise ValueError(f"DATABASE_CA cannot be read: {type(error).__name__}") from None
+        return self
+
+    def list_urls(self) -> list[str]:
+        return [self.database_url]
+
+    def get_address(self, url: str) -> tuple[URL, dict[str, Any]]:
+        """What to connect to, and the driver's arguments that say how the server is verified."""
+        address = make_url(url)
+        # `sslrootcert` is what libpq calls it, so it may come with an address.
+        authorities = self.database_ca or address.query.get("sslrootcert", "").removeprefix("system")
+        secured = make_ssl(address.query.get("ssl"), authorities)
+        return address.difference_update_query(["ssl", "sslrootcert"]), {"ssl": secured} if secured else {}
 
 
 class MigrationSettings(DatabaseSettings):
@@ -70,6 +99,9 @@ class MigrationSettings(DatabaseSettings):
         if self.grantee is not None and not re.fullmatch(ROLE, self.grantee):
             raise ValueError("The role of DATABASE_URL has a name that cannot be granted to: set SERVICE_ROLE")
         return self
+
+    def list_urls(self) -> list[str]:
+        return [url for url in (self.migration_database_url, self.database_url) if url]
 
     @property
     def owner_url(self) -> str:

