@@ -284,6 +284,14 @@ def list_binaries() -> list[Path]:
     return [folder for folder in (*_wheel(), *_installed()) if _is_server(folder)]
 
 
+def find_version(major: str) -> Path:
+    """The folder of a server of this major version. Raises PostgresError if this machine has none."""
+    for folder in list_binaries():
+        if re.search(rf"\b{re.escape(major)}(\.|[a-z]|$)", _output(str(folder / "postgres"), "--version")):
+            return folder
+    raise PostgresError(f"No PostgreSQL {major} found on this machine: install it, or name another version.")
+
+
 def _is_server(folder: Path) -> bool:
     return all(os.access(folder / program, os.X_OK) for program in ("initdb", "postgres"))
 
@@ -351,3 +359,10 @@ def _until(seconds_max: float) -> Iterator[None]:
     while time.monotonic() < deadline:
         yield
         time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    try:
+        print(find_version(sys.argv[1]))
+    except PostgresError as error:
+        sys.exit(str(error))
