@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from app.ledger.refusals import Overloaded
+from app.pooled import UNPREPARED, PooledConnection, get_kept, set_in_each_transaction
 from app.settings import Settings
 
 # Every read goes by keys, and what it reads is nearly always in memory. A server that believes in a spinning disk takes
@@ -88,11 +89,13 @@ def is_transient(error: BaseException) -> bool:
 
 
 class WriteConnections:
-    """A pool of connections of its own, for the writer or the feed, each statement on them committing by itself."""
+    """A pool of connections of its own, for the writer, the feed or keys, each statement committing by itself."""
 
-    def __init__(self, engine: AsyncEngine, *, timeout_s: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, timeout_s: float, pooled: dict[str, str] | None = None) -> None:
         self._engine = engine
         self.timeout_s = timeout_s
+        # The settings of the session, where a pooler in transaction mode lets nothing outlive a transaction.
+        self._pooled = pooled
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
@@ -106,8 +109,11 @@ class WriteConnections:
             raise Overloaded() from None
         try:
             connection: Any = (await pooled.get_raw_connection()).driver_connection
+            used: Any = connection
+            if self._pooled is not None:
+                used = PooledConnection(connection, self._pooled, timeout_s=self.timeout_s)
             try:
-                yield connection
+                yield used
             except BaseException as error:
                 if (
                     connection.is_closed()
@@ -138,8 +144,9 @@ class Database:
             pool_use_lifo=True,
             command_timeout_s=settings.database_timeout_s,
         )
+        write_settings = WRITE_SETTINGS | {"plan_cache_mode": settings.plan_cache_mode}
         self._writes = self._make_engine(
-            WRITE_SETTINGS | {"plan_cache_mode": settings.plan_cache_mode},
+            write_settings,
             isolation_level="AUTOCOMMIT",
             pool_size=settings.write_pool_size,
             pool_recycle=1800,
@@ -150,25 +157,32 @@ class Database:
         # Apart from the reads, so that a process whose reads all wait is not taken for one without a database.
         self.checks = self._make_engine(
             CHECK_SETTINGS,
-            isolation_level="AUTOCOMMIT",
+            isolation_level="READ COMMITTED",
             pool_size=1,
             pool_recycle=1800,
             command_timeout_s=settings.database_timeout_s,
         )
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
-        self.writes = WriteConnections(self._writes, timeout_s=settings.database_timeout_s)
-        self.signals = WriteConnections(self._signals, timeout_s=settings.database_timeout_s)
-        self.keys = WriteConnections(self._keys, timeout_s=settings.database_timeout_s)
+        self.writes = self._share(self._writes, write_settings)
+        self.keys = self._share(self._keys, KEY_SETTINGS)
+        # Behind a pooler in transaction mode nobody can listen: then there is nothing to tell either.
+        self.signals = None if settings.transaction_pooler else self._share(self._signals, SIGNAL_SETTINGS)
 
     def _make_engine(
         self, session: dict[str, str], *, command_timeout_s: float | None = None, **options: Any
     ) -> AsyncEngine:
         """An engine whose every connection has these settings of the server. All that connects is made here."""
         address, secured = self._settings.get_address(self._settings.database_url)
-        arguments = {"server_settings": session, "timeout": self._settings.database_timeout_s, **secured}
+        pooled = self._settings.transaction_pooler
+        arguments = {
+            "server_settings": get_kept(session) if pooled else session,
+            "timeout": self._settings.database_timeout_s,
+            **secured,
+            **(UNPREPARED if pooled else {}),
+        }
         if command_timeout_s is not None:
             arguments["command_timeout"] = command_timeout_s
-        return create_async_engine(
+        engine = create_async_engine(
             address,
             hide_parameters=True,
             max_overflow=0,
@@ -176,6 +190,13 @@ class Database:
             connect_args=arguments,
             **options,
         )
+        if pooled and options["isolation_level"] != "AUTOCOMMIT":
+            set_in_each_transaction(engine, session)
+        return engine
+
+    def _share(self, engine: AsyncEngine, session: dict[str, str]) -> WriteConnections:
+        pooled = session if self._settings.transaction_pooler else None
+        return WriteConnections(engine, timeout_s=self._settings.database_timeout_s, pooled=pooled)
 
     def connections_in_use(self) -> dict[str, tuple[int, int]]:
         """Of each pool, how many connections are in use and how many there may be."""

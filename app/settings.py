@@ -171,6 +171,11 @@ class Settings(DatabaseSettings):
         "force_generic_plan",
         description="How the writer's statements are planned; `auto` where the tables are distributed by Citus.",
     )
+    transaction_pooler: bool = Field(
+        False,
+        description="Whether `DATABASE_URL` leads to a pooler in transaction mode, such as pgbouncer: then no prepared "
+        "statement, setting or LISTEN outlives a transaction.",
+    )
     pool_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
         5.0, description="How long a request waits for a connection before it is `overloaded`, in seconds."
     )

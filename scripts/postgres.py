@@ -181,7 +181,7 @@ class Postgres:
         shutil.rmtree(unfinished, ignore_errors=True)
         options = ["-D", unfinished, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
         done = subprocess.run(
-            [*_as_ordinary_user(), self._binaries / "initdb", *options, *([] if self._durable else ["-N"])],
+            [*as_ordinary_user(), self._binaries / "initdb", *options, *([] if self._durable else ["-N"])],
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -231,7 +231,7 @@ class Postgres:
         if not self._durable:
             settings += ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
         settings += [f"{name}={value}" for name, value in self._settings.items()]
-        server = [*_as_ordinary_user(), self._binaries / "postgres", "-D", self._data]
+        server = [*as_ordinary_user(), self._binaries / "postgres", "-D", self._data]
         with self._log.open("ab") as log:
             self._keeper = subprocess.Popen(
                 ["/bin/sh", "-c", KEEPER, "sh", self._sockets, *server, *(f"--{each}" for each in settings)],
@@ -317,7 +317,7 @@ def _installed() -> Iterator[Path]:
 
 
 @functools.cache
-def _as_ordinary_user() -> tuple[str, ...]:
+def as_ordinary_user() -> tuple[str, ...]:
     """What to put in front of a command that refuses to run as root.
 
     A user namespace in which our files belong to an ordinary user; it must be one with a name, or initdb refuses.

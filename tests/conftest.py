@@ -191,7 +191,7 @@ def start_processes(database: str, count: int, folder: Path, **environment: str)
             running.logs.append(log)
             running.urls.append(f"http://127.0.0.1:{port}")
         for url in running.urls:
-            wait_until(lambda url=url: is_up(url))
+            wait_until(lambda url=url: is_up(url), seconds_max=120)  # a busy machine takes its time
         yield running
     finally:
         for process in running.processes:

@@ -63,7 +63,7 @@ class Feed:
         return self._count
 
     def start(self) -> None:
-        for each in (self._keep_signalling, self._keep_looking):
+        for each in (self._keep_looking,) if self._signals is None else (self._keep_looking, self._keep_signalling):
             self._tasks.append(asyncio.create_task(each(), context=Context()))
 
     def release(self) -> None:
@@ -87,6 +87,8 @@ class Feed:
     def tell(self, ledger_id: int, sequence: int) -> None:
         """A log has come to this sequence, committed. Costs its caller nothing but this."""
         self._wake(ledger_id, sequence)
+        if self._signals is None:
+            return
         self._unsent[ledger_id] = sequence
         self._has_unsent.set()
 
