@@ -17,6 +17,7 @@ from app.ledger.journal import WRITE, WRITE_WITH_HOLDS
 from app.ledger.submissions import CREATION_KEY, Submission
 from app.ledger.values import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.writer import LOCK, Database, LedgerWriter
+from app.models import metadata
 from tests.books import check_invariants, connect, fetch
 from tests.conftest import ROOT, Clock, settings_for
 
@@ -52,6 +53,19 @@ def test_models_and_migrations_agree(database):
     config = Config(ROOT / "alembic.ini")
     config.attributes["database_url"] = database
     command.check(config)
+
+
+async def test_settings_of_storage_are_as_the_models_say(database):
+    """What no comparison of the two looks at."""
+    rows = await fetch(
+        database, "select relname, reloptions from pg_class where relkind = 'r' and reloptions is not null"
+    )
+    wanted = {
+        table.name: {f"{name}={value}" for name, value in table.dialect_options["postgresql"]["with"].items()}
+        for table in metadata.tables.values()
+        if table.dialect_options["postgresql"]["with"]
+    }
+    assert wanted == {row["relname"]: set(row["reloptions"]) for row in rows}
 
 
 APPEND_ONLY = ("events", "entries", "late_entries", "idempotency_keys", "ledgers")

@@ -54,6 +54,8 @@ class Amount(TypeDecorator[int]):
 metadata = MetaData()
 _name = Text(collation="C")
 _instant = DateTime(timezone=True)
+# What is recorded never changes: a vacuum that meets it freezes it at once, and none has to come back for it.
+_RECORDED = {"autovacuum_freeze_min_age": 0}
 
 # The directory of ledgers. A row without a head that has come to event 1 is a ledger that nobody created yet.
 ledgers = Table(
@@ -133,6 +135,7 @@ events = Table(
         "sequence",
         postgresql_where=text("effective_at is not null"),
     ),
+    postgresql_with=_RECORDED,
 )
 
 # What each posting adds to one side of one account. An on-time entry's effective time is `latest_effective`.
@@ -151,6 +154,7 @@ entries = Table(
     Column("latest_effective", _instant, nullable=False),
     PrimaryKeyConstraint("ledger_id", "account_id", "version", name="entries_pkey"),
     CheckConstraint("posted >= 0", name="entries_posted_check"),
+    postgresql_with=_RECORDED,
 )
 
 # A row beside each late entry, for balances in the past.
@@ -172,6 +176,7 @@ late_entries = Table(
         unique=True,
         postgresql_include=["amount"],
     ),
+    postgresql_with=_RECORDED,
 )
 
 _AVAILABLE = (
@@ -284,6 +289,7 @@ idempotency_keys = Table(
     Column("events", Integer),
     Column("refusals", JSON),
     PrimaryKeyConstraint("ledger_id", "key", name="idempotency_keys_pkey"),
+    postgresql_with=_RECORDED,
 )
 
 # The keys that the operator made, of no ledger (on Citus they stay on the coordinator). Of a secret only its SHA-256 is
