@@ -13,7 +13,8 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --locked --no-default-groups --group traces && \
     uv export --quiet --locked --no-default-groups --group traces --format cyclonedx1.5 \
         --output-file /srv/sbom.cdx.json
-COPY openapi.yaml alembic.ini ./
+COPY openapi.yaml alembic.ini README.md CHANGELOG.md ./
+COPY docs docs
 COPY alembic alembic
 COPY generated generated
 COPY app app

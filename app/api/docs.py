@@ -1,22 +1,22 @@
-"""What people read: the contract, a page that shows it, and a page for each code of refusal.
+"""What people read: the contract, and the pages of app/site about it and about everything in docs/.
 
 Nothing here names another host, and the policy of each page lets a browser ask none: the files of Swagger UI come
 out of a package. Nothing here needs a key either, since nothing here says anything about anybody's books.
 """
 
+import asyncio
 import html
-import inspect
 import json
-import re
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from app.api.contract import CONTRACT
-from app.ledger.refusals import REFUSALS, Refusal, RouteNotFound
+from app.api.problems import STATUS
+from app.ledger.refusals import RouteNotFound
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,84 +34,40 @@ GUARDS = {
     "Cache-Control": "no-cache",
 }
 
-PAGE = """<!doctype html>
+TRY_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="icon" href="/docs/assets/favicon-32x32.png">
-{styles}
+<title>Try it out · {title}</title>
+<link rel="icon" href="/docs/assets/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="stylesheet" href="/docs/assets/try.css">
 </head>
 <body>
-{body}
+<p class="back"><a href="/docs">{title}</a> · <a href="/docs/reference">Reference, with examples</a></p>
+<main id="docs">
+<noscript>This page needs JavaScript. The <a href="/docs/reference">reference</a> does not.</noscript>
+</main>
+<script src="/docs/assets/swagger-ui-bundle.js"></script>
+<script src="/docs/assets/try.js"></script>
 </body>
 </html>
 """
 
-DOCS_STYLES = """<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
-<link rel="stylesheet" href="/docs/assets/docs.css">"""
-
-DOCS_BODY = """<main id="docs">
-<noscript>This page needs JavaScript. The contract itself is at <a href="/openapi.yaml">/openapi.yaml</a>.</noscript>
-</main>
-<script src="/docs/assets/swagger-ui-bundle.js"></script>
-<script src="/docs/assets/docs.js"></script>"""
-
-# No validator and no link to the licence's text, which are other hosts'; the key is forgotten with the page, not
-# kept in the browser. The extensions are the codes of each refusal.
-DOCS_SCRIPT = """const none = () => null;
-SwaggerUIBundle({
-  url: "/openapi.json",
-  dom_id: "#docs",
-  plugins: [() => ({ components: { License: none, OAS31License: none } })],
-  validatorUrl: null,
-  deepLinking: true,
-  displayRequestDuration: true,
-  showExtensions: true,
-  defaultModelsExpandDepth: 0,
-  persistAuthorization: false
-});
-"""
-
-# Swagger UI lays its tables out for wide screens: on a phone their cells go below each other.
-DOCS_STYLE = """body { margin: 0; }
-#docs { overflow-x: clip; }
-noscript { display: block; margin: 2rem; font-family: sans-serif; }
-.swagger-ui .info { margin: 2rem 0 1rem; }
-@media (max-width: 640px) {
-  .swagger-ui .wrapper { padding: 0 12px; }
-  .swagger-ui .scheme-container .schemes { flex-direction: column; gap: 1rem; }
-  .swagger-ui .opblock-summary-path { max-width: none; flex-basis: 60%; }
-  .swagger-ui .opblock-summary-description { display: none; }
-  .swagger-ui .table-container { padding: 10px; }
-  .swagger-ui .opblock-body table:not(.headers) > thead { display: none; }
-  .swagger-ui .opblock-body table:not(.headers) > tbody > tr > td { display: block; width: auto; max-width: none; }
-  .swagger-ui .opblock-body .response-col_links { display: none !important; }
-  .swagger-ui .parameters-col_description input { max-width: 100%; }
-}
-"""
-
-PROBLEM_STYLES = '<link rel="stylesheet" href="/docs/assets/problem.css">'
-
-PROBLEM_STYLE = """:root { color-scheme: light dark; font: 1.0625rem/1.55 system-ui, sans-serif; }
-body { max-width: 42rem; margin: 0 auto; padding: 2rem 1.25rem; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0.25rem 0 1rem; }
-code { font-family: ui-monospace, monospace; font-size: 0.9em; overflow-wrap: anywhere; }
-footer { margin-top: 2.5rem; font-size: 0.9em; }
-"""
+type File = tuple[bytes, str, str]
 
 
 @router.get("/docs", response_model=None, response_class=HTMLResponse)
-async def get_docs(request: Request) -> Response:
-    return _answer(request, *DOCS_PAGE)
-
-
-@router.get("/docs/assets/{name}", response_model=None, response_class=Response)
-async def get_asset(request: Request, name: str) -> Response:
-    if name not in ASSETS:
+@router.get("/docs/{page:path}", response_model=None, response_class=HTMLResponse)
+@router.get("/problems", response_model=None, response_class=HTMLResponse)
+@router.get("/problems/{code}", response_model=None, response_class=HTMLResponse)
+async def get_page(request: Request) -> Response:
+    # In a thread: the first look at a page makes it, and meanwhile others post.
+    file = await asyncio.to_thread(_file_at, request.scope["path"])
+    if file is None:
         raise RouteNotFound()
-    return _answer(request, *ASSETS[name])
+    return _answer(request, *file)
 
 
 @router.get("/openapi.json", response_model=None, response_class=Response)
@@ -124,13 +80,6 @@ async def get_contract_as_yaml(request: Request) -> Response:
     return _answer(request, *CONTRACT_YAML)
 
 
-@router.get("/problems/{code}", response_model=None, response_class=HTMLResponse)
-async def get_problem(request: Request, code: str) -> Response:
-    if code not in PROBLEM_PAGES:
-        raise RouteNotFound()
-    return _answer(request, *PROBLEM_PAGES[code])
-
-
 def _answer(request: Request, content: bytes, media_type: str, etag: str) -> Response:
     headers = GUARDS | {"ETag": etag}
     request.scope["guarded"] = True
@@ -140,7 +89,52 @@ def _answer(request: Request, content: bytes, media_type: str, etag: str) -> Res
     return Response(content, media_type=media_type, headers=headers)
 
 
-type File = tuple[bytes, str, str]
+_made: dict[str, File] = {}
+
+
+def _file_at(path: str) -> File | None:
+    """What is served at an address below /docs or /problems; made once. Addresses of nothing are not kept."""
+    if path not in _made:
+        file = _make(path)
+        if file is None:
+            return None
+        _made[path] = file
+    return _made[path]
+
+
+def _make(path: str) -> File | None:
+    if path.startswith("/docs/assets/"):
+        return _asset(path.removeprefix("/docs/assets/"))
+    if path == "/docs/try":
+        return _file(TRY_PAGE.format(title=html.escape(CONTRACT.document["info"]["title"])), "text/html")
+    page = _site().page(path)
+    return None if page is None else _file(page, "text/html")
+
+
+@cache
+def _site():
+    # Imported here, so that a service whose documentation nobody reads starts without what renders it.
+    from app.site.pages import Site
+
+    return Site(CONTRACT.document, STATUS)
+
+
+ASSETS = {
+    "swagger-ui-bundle.js": ("fastapi_swagger", "resources", "text/javascript"),
+    "swagger-ui.css": ("fastapi_swagger", "resources", "text/css"),
+    "icon.svg": ("app.site", "assets", "image/svg+xml"),
+    "site.css": ("app.site", "assets", "text/css"),
+    "site.js": ("app.site", "assets", "text/javascript"),
+    "try.css": ("app.site", "assets", "text/css"),
+    "try.js": ("app.site", "assets", "text/javascript"),
+}
+
+
+def _asset(name: str) -> File | None:
+    if name not in ASSETS:
+        return None
+    package, folder, media_type = ASSETS[name]
+    return _file((files(package) / folder / name).read_bytes(), media_type)
 
 
 def _file(content: bytes | str, media_type: str) -> File:
@@ -148,54 +142,5 @@ def _file(content: bytes | str, media_type: str) -> File:
     return content, media_type, f'"{sha256(content).hexdigest()[:32]}"'
 
 
-def _page(*, title: str, styles: str, body: str) -> File:
-    return _file(PAGE.format(title=html.escape(title), styles=styles, body=body), "text/html")
-
-
-def _packaged(name: str, media_type: str) -> File:
-    return _file((files("fastapi_swagger") / "resources" / name).read_bytes(), media_type)
-
-
-def _where_answered(document: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
-    """Each code that the contract documents, with its status and the operations that answer it."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for path in document["paths"].values():
-        for operation in path.values():
-            for status, response in operation["responses"].items():
-                if reference := response.get("$ref"):
-                    response = document["components"]["responses"][reference.rsplit("/", 1)[1]]
-                for code in response.get("x-codes", []):
-                    found.setdefault(code, (status, []))[1].append(operation["operationId"])
-    return found
-
-
-def _problem_page(refusal: type[Refusal], answered: tuple[str, list[str]] | None) -> File:
-    paragraphs = re.split(r"\n\s*\n", html.escape(inspect.getdoc(refusal) or ""))
-    text = "\n".join(f"<p>{re.sub(r'`(.+?)`', r'<code>\1</code>', each)}</p>" for each in paragraphs)
-    status, operations = answered or ("", [])
-    if operations:
-        names = ", ".join(f"<code>{html.escape(name)}</code>" for name in operations)
-        text += f"\n<p>Answered with status {status} by {names}.</p>"
-    body = f"""<main>
-<code>{refusal.code}</code>
-<h1>{html.escape(refusal.title)}</h1>
-{text}
-</main>
-<footer><a href="/docs">All operations</a></footer>"""
-    return _page(title=refusal.title, styles=PROBLEM_STYLES, body=body)
-
-
 CONTRACT_JSON = _file(json.dumps(CONTRACT.document, ensure_ascii=False, separators=(",", ":")), "application/json")
 CONTRACT_YAML = _file(CONTRACT.source, "application/yaml")
-DOCS_PAGE = _page(title=CONTRACT.document["info"]["title"], styles=DOCS_STYLES, body=DOCS_BODY)
-ASSETS = {
-    "swagger-ui-bundle.js": _packaged("swagger-ui-bundle.js", "text/javascript"),
-    "swagger-ui.css": _packaged("swagger-ui.css", "text/css"),
-    "favicon-32x32.png": _packaged("favicon-32x32.png", "image/png"),
-    "docs.js": _file(DOCS_SCRIPT, "text/javascript"),
-    "docs.css": _file(DOCS_STYLE, "text/css"),
-    "problem.css": _file(PROBLEM_STYLE, "text/css"),
-}
-PROBLEM_PAGES = {
-    code: _problem_page(refusal, _where_answered(CONTRACT.document).get(code)) for code, refusal in REFUSALS.items()
-}

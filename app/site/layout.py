@@ -1,0 +1,115 @@
+"""What every page has around it: its head, the way to every other page, and a list of its own headings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from app.site.files import SOURCES_FOLDER, Sources, first_heading
+from app.site.markdown import Heading
+
+TEMPLATES = Environment(
+    loader=PackageLoader("app.site"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    label: str
+    href: str
+    below: "list[Group]" = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    entries: list[Entry]
+
+
+# In the order of reading, under short names. A file that is not named here comes last, under its own heading.
+START = {
+    "docs/README.md": "Overview",
+    "docs/guide.md": "A wallet in ten minutes",
+    "docs/marketplace.md": "A marketplace order",
+}
+CONCEPTS = {
+    "docs/accounts.md": "Accounts and sides",
+    "docs/holds.md": "Holds",
+    "docs/time.md": "Two times",
+    "docs/idempotency.md": "Idempotency",
+    "docs/keys.md": "Keys and scopes",
+}
+CLIENTS = {"docs/sdks.md": "Clients in five languages", "docs/versioning.md": "Versions"}
+OPERATE = {
+    "README.md": "Settings and limits",
+    "docs/fly.md": "Fly",
+    "docs/railway.md": "Railway",
+    "docs/postgres.md": "Postgres",
+    "docs/citus.md": "Citus",
+    "docs/backup.md": "Backup",
+    "docs/seeing.md": "Seeing",
+    "docs/runbook.md": "Runbook",
+    "docs/threats.md": "Threats",
+    "docs/beancount.md": "From beancount",
+}
+INSIDE = {"docs/architecture.md": "How it works", "CHANGELOG.md": "Changes"}
+
+
+def navigate(sources: Sources, operations: list[Group]) -> list[Group]:
+    """Every page, in groups."""
+    reference = [
+        Entry("Operations", "/docs/reference", operations),
+        Entry("Refusals", "/problems"),
+        Entry("Try it out", "/docs/try"),
+        Entry("openapi.yaml", "/openapi.yaml"),
+    ]
+    named = START | CONCEPTS | CLIENTS | OPERATE | INSIDE
+    rest = [
+        name
+        for name in sources.addresses
+        if name not in named and name.endswith(".md") and name != "docs/problems.md" and "/decisions/" not in name
+        and not name.startswith(SOURCES_FOLDER)
+    ]  # fmt: skip
+    decisions = [name for name in sources.addresses if "/decisions/" in name]
+    groups = [
+        Group("Start", _entries(sources, START)),
+        Group("Concepts", _entries(sources, CONCEPTS)),
+        Group("Reference", reference),
+        Group("Clients", _entries(sources, CLIENTS)),
+        Group("Operate", _entries(sources, OPERATE)),
+        Group("More", _entries(sources, {name: first_heading(name) for name in rest})),
+        Group("Inside", _entries(sources, INSIDE | {name: first_heading(name) for name in decisions})),
+    ]
+    return [group for group in groups if group.entries]
+
+
+def _entries(sources: Sources, names: dict[str, str]) -> list[Entry]:
+    return [Entry(label, sources.addresses[name]) for name, label in names.items() if name in sources.addresses]
+
+
+def lay_out(
+    *,
+    path: str,
+    title: str,
+    body: str,
+    navigation: list[Group],
+    version: str,
+    lead: str = "",
+    headings: Sequence[Heading] = (),
+) -> str:
+    """A whole page. `body` is HTML, everything else is text."""
+    return TEMPLATES.get_template("page.html").render(
+        path=path, title=title, body=Markup(body), navigation=navigation,  # noqa: S704  # made by this package
+        version=version, lead=lead, headings=headings,
+    )  # fmt: skip
+
+
+def fill(template: str, **values: Any) -> str:
+    """A part of a page, of one of the templates."""
+    return TEMPLATES.get_template(template).render(**values)
