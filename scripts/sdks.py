@@ -129,6 +129,17 @@ LANGUAGES = {
             compile=("npx tsc",),
             run="node build/scenario.js",
         ),
+        Language(
+            name="go",
+            generator="oapi-codegen",
+            version=_go_version,
+            needs=("go",),
+            client="tallystick",
+            suffix=".go",
+            generate=("go generate ./...",),
+            compile=("go vet ./...", "go build -o scenario ."),
+            run="./scenario",
+        ),
     )
 }
 
