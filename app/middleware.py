@@ -13,6 +13,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.caching import PAST
 from app.api.problems import problem_response
 from app.counts import RequestCounts
 from app.ledger.refusals import InternalError, OutcomeUnknown, Overloaded, Refusal
@@ -30,6 +31,8 @@ GUARDS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
+# The same on an answer about a past that stays as it is (app/api/caching.py). Whose key asked decides what is seen.
+GUARDS_OF_THE_PAST = [*GUARDS[:-1], (b"cache-control", PAST), (b"vary", b"Authorization")]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -62,7 +65,7 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                guards = () if "guarded" in scope else GUARDS
+                guards = () if "guarded" in scope else GUARDS_OF_THE_PAST if "past" in scope else GUARDS
                 message["headers"] = [*message["headers"], *named, *guards]
             await send(message)
 

@@ -311,7 +311,8 @@ def configure_server(app: Any, settings: Settings, **options: Any) -> Config:
 def full_house() -> bytes:
     """The answer to a connection for which there is no room."""
     request_id = secrets.token_hex(16)
-    said = problem_response(Overloaded(), request_id, headers={"X-Request-Id": request_id, "Connection": "close"})
+    headers = {"X-Request-Id": request_id, "Connection": "close", "Cache-Control": "no-store"}
+    said = problem_response(Overloaded(), request_id, headers=headers)
     head = b"".join(name + b": " + value + b"\r\n" for name, value in said.raw_headers)
     return b"HTTP/1.1 503 Service Unavailable\r\n" + head + b"\r\n" + bytes(said.body)
 

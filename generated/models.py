@@ -889,10 +889,26 @@ type CursorParameter = Annotated[StrictStr, Field(max_length=1024, min_length=1,
 type MalformedRequestResponseXRequestIdHeader = Annotated[StrictStr, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]
 
 
+type MalformedRequestResponseCacheControlHeader = Annotated[StrictStr, Field(pattern="^no-store$")]
+
+
+type MalformedRequestResponsetraceparentHeader = Annotated[
+    StrictStr, Field(pattern="^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+]
+
+
 type UnauthenticatedResponseWWWAuthenticateHeader = StrictStr
 
 
 type RateLimitedResponseRetryAfterHeader = Annotated[int, Field(ge=1, le=3600)]
+
+
+type CacheControlPastHeader = Annotated[
+    StrictStr, Field(pattern="^(no-store|private, max-age=[1-9][0-9]{0,7}, immutable)$")
+]
+
+
+type VaryHeader = StrictStr
 
 
 type LocationHeader = Annotated[StrictStr, Field(pattern="^/v1/[A-Za-z0-9_.:/-]+$")]

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.caching import IS_PAST
 from app.api.edge import (
     BODY_BYTES_MAX,
     authenticate,
@@ -131,6 +132,7 @@ class ContractRoute(APIRoute):
         endpoint = _Call.of(self.dependant)
         path = _template(operation.path)
         body_type: type[BaseModel] | None = self.body_field.field_info.annotation if self.body_field else None
+        is_past = IS_PAST[operation.operation_id]
         answer, status = self.response_field, self.status_code or 200
         if answer is None:
             raise TypeError(f"{operation.operation_id} has no response_model")
@@ -157,6 +159,8 @@ class ContractRoute(APIRoute):
             if operation.location is not None:
                 given.response.raw_headers.append((b"location", operation.location.fill(request.path_params, said)))
             given.response.headers["Content-Length"] = str(len(given.response.body))
+            if is_past(query, said):
+                request.scope["past"] = True
             return given.response
 
         return handle
