@@ -52,6 +52,8 @@ class Bug:
     wrong: str
     # A second place in the same file.
     and_also: tuple[str, str] | None = None
+    # What is to catch it, where it is not among the tests of the ledger.
+    tests: tuple[str, ...] = ()
 
 
 BUGS = (
@@ -483,6 +485,140 @@ BUGS = (
         "UNKNOWN_SECONDS = 30.0",
         "UNKNOWN_SECONDS = 0.0",
     ),
+    Bug(
+        "operator: readiness that does not fall first",
+        "app/server.py",
+        '            self.server_state.stopping = True\n            self._tell("announce")\n',
+        "            self.server_state.stopping = True\n",
+        tests=("tests/test_stop.py",),
+    ),
+    Bug(
+        "operator: a listener that closes before the proxy knows",
+        "app/server.py",
+        "self._drained = now + self.config.settings.drain_s",
+        "self._drained = now",
+        tests=("tests/test_stop.py",),
+    ),
+    Bug(
+        "operator: followers of the feed that a stop keeps waiting",
+        "app/server.py",
+        '            self._tell("release")\n',
+        "            pass\n",
+        tests=("tests/test_stop.py",),
+    ),
+    Bug(
+        "operator: a head on its way that is cut off",
+        "app/server.py",
+        "if self._waiting is not None and self._arrived and not self._is_rest:",
+        "if False:",
+        tests=("tests/test_stop.py",),
+    ),
+    Bug(
+        "operator: a second signal that changes nothing",
+        "app/server.py",
+        "            self.should_exit = True\n            self._deadline = min(self._deadline, now + QUICK_SECONDS)\n",
+        "            pass\n",
+        tests=("tests/test_stop.py",),
+    ),
+    Bug(
+        "operator: writes that are in flight and not waited for",
+        "app/server.py",
+        "        while self.server_state.connections or self.server_state.tasks:\n",
+        "        while False:\n",
+        tests=("tests/test_stop.py",),
+    ),
+    Bug(
+        "operator: nobody told when the time is over",
+        "app/server.py",
+        '            self._tell("give_up")\n',
+        "            pass\n",
+        tests=("tests/test_stop.py",),
+    ),
+    Bug(
+        "operator: a Postgres without fsync that passes",
+        "app/readiness.py",
+        '"fsync_off": not found.fsync,',
+        '"fsync_off": False,',
+        tests=("tests/test_readiness.py",),
+    ),
+    Bug(
+        "operator: an asynchronous commit that passes",
+        "app/readiness.py",
+        '"synchronous_commit_off": not found.synchronous_commit,',
+        '"synchronous_commit_off": False,',
+        tests=("tests/test_readiness.py",),
+    ),
+    Bug(
+        "operator: a later schema that is not served",
+        "app/readiness.py",
+        '(found.version or "") < MIGRATION_HEAD',
+        '(found.version or "") != MIGRATION_HEAD',
+        tests=("tests/test_readiness.py",),
+    ),
+    Bug(
+        "operator: a look at the database for everyone who asks",
+        "app/readiness.py",
+        "ANSWER_SECONDS = 1.0",
+        "ANSWER_SECONDS = 0.0",
+        tests=("tests/test_readiness.py",),
+    ),
+    Bug(
+        "operator: probes that an overload refuses",
+        "app/load.py",
+        ' and scope["path"] not in ALWAYS_ANSWERED',
+        "",
+        tests=("tests/test_overload.py",),
+    ),
+    Bug(
+        "operator: bodies that are counted for ever",
+        "app/load.py",
+        '            self.body_bytes -= scope.get("body_bytes", 0)\n',
+        "",
+        tests=("tests/test_overload.py",),
+    ),
+    Bug(
+        "operator: followers of the feed that take the place of work",
+        "app/load.py",
+        "        self.requests -= 1\n        try:\n            yield\n"
+        "        finally:\n            self.requests += 1\n",
+        "        yield\n",
+        tests=("tests/test_overload.py",),
+    ),
+    Bug(
+        "operator: more connections than there is room for",
+        "app/server.py",
+        "if len(self.connections) > self.server_state.connections_max and not self._make_room():",
+        "if False:",
+        tests=("tests/test_overload.py",),
+    ),
+    Bug(
+        "operator: the last silent connection closed in place of the first",
+        "app/server.py",
+        "next(iter(self.server_state.silent), None)",
+        "next(reversed(self.server_state.silent), None)",
+        tests=("tests/test_overload.py",),
+    ),
+    Bug(
+        "operator: heads without an end",
+        "app/server.py",
+        "elif not self._is_rest and self._arrived > HEAD_BYTES_MAX:",
+        "elif False:",
+        tests=("tests/test_overload.py", "tests/test_edge.py"),
+    ),
+    Bug(
+        "operator: refused bodies without an end",
+        "app/server.py",
+        "if self._is_rest and self._arrived > REST_BYTES_MAX:",
+        "if False:",
+        tests=("tests/test_overload.py",),
+    ),
+    Bug(
+        "operator: answers that nobody reads, kept",
+        "app/server.py",
+        "self._closing = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)",
+        "pass",
+        tests=("tests/test_overload.py",),
+    ),
 )
 
 
@@ -519,7 +655,7 @@ def catch(bug: Bug, tree: Path, tests: list[str]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="those bugs whose names have this in them")
-    parser.add_argument("tests", nargs="*", default=list(TESTS))
+    parser.add_argument("tests", nargs="*", help="what runs in place of the tests that are to catch it")
     arguments = parser.parse_args()
     survived = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -529,7 +665,7 @@ def main() -> int:
         for bug in BUGS:
             if arguments.only not in bug.name:
                 continue
-            caught = catch(bug, tree, arguments.tests)
+            caught = catch(bug, tree, arguments.tests or list(bug.tests or TESTS))
             survived += caught[0].isupper()
             print(f"| {bug.name} | {caught} |", flush=True)
     print(f"{survived} survived" if survived else "all caught")
