@@ -1,18 +1,19 @@
 """Any answer against openapi.yaml, independently of the code that is generated from it."""
 
 import json
+import os
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 from jsonschema import Draft202012Validator, FormatChecker
 
-DOCUMENT = yaml.safe_load((Path(__file__).parents[1] / "openapi.yaml").read_bytes())
-# What the edge answers before any operation is found.
-UNROUTED = {"route_not_found": 404, "method_not_allowed": 405}
+from scripts.answers import CONTRACT as DOCUMENT
+from scripts.answers import NO_OPERATION, UNROUTED, Answer, Record, resolve
+
+# Every answer of this session that was held against the contract, and the test that it was first given to.
+ANSWERED = Record()
 # Headers of HTTP itself, and the guards that every answer has; any other is the contract's to name.
 UNNAMED = {
     "date", "content-length", "content-type", "connection", "transfer-encoding",
@@ -29,6 +30,7 @@ def check_answer(response: httpx.Response) -> None:
     if operation is None:
         if response.headers["content-type"].startswith("application/problem+json"):
             assert UNROUTED[response.json()["code"]] == response.status_code
+            _note(NO_OPERATION, response)
         return
     said = resolve(operation["responses"][str(response.status_code)])
     for name, header in said.get("headers", {}).items():
@@ -40,6 +42,7 @@ def check_answer(response: httpx.Response) -> None:
     ((media_type, content),) = said["content"].items()
     if media_type == "text/plain":
         assert response.headers["content-type"].startswith("text/plain; ")
+        _note(operation["operationId"], response)
         return
     assert response.headers["content-type"] == media_type
     body = json.loads(response.content)
@@ -51,6 +54,13 @@ def check_answer(response: httpx.Response) -> None:
         assert body["code"] in said["x-codes"], f"{body['code']} is not a code of {operation['operationId']}"
         assert body["status"] == response.status_code
         assert body["request_id"] == response.headers["x-request-id"]
+    _note(operation["operationId"], response)
+
+
+def _note(operation: str, response: httpx.Response) -> None:
+    code = response.json()["code"] if response.status_code >= 400 else ""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rsplit(" ", 1)[0]
+    ANSWERED.add(Answer(operation, response.status_code, code), to=test)
 
 
 def find_operation(method: str, path: str) -> dict[str, Any] | None:
@@ -58,15 +68,6 @@ def find_operation(method: str, path: str) -> dict[str, Any] | None:
         if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template)), path):
             return methods.get(method.lower())
     return None
-
-
-def resolve(node: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        target: Any = DOCUMENT
-        for step in node["$ref"].removeprefix("#/").split("/"):
-            target = target[step]
-        node = target
-    return node
 
 
 @cache

@@ -28,13 +28,40 @@ from app.server import Server, configure_server
 from app.settings import Settings
 from scripts.postgres import Postgres
 from tests.books import connect
-from tests.conformance import check_answer
+from tests.conformance import ANSWERED, check_answer
 
 ROOT = Path(__file__).parents[1]
 KEY = "a-secret-of-the-tests"
 SECOND_KEY = "another-secret-of-the-tests"
 # The role that the service works as. The addresses that tests hold are the owner's.
 SERVICE_ROLE = "tallystick_service"
+
+
+LEFT_OUT = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What looks back on the whole run comes last, and is left out of any other."""
+    back = [item for item in items if item.get_closest_marker("looks_back")]
+    whole = {item.path for item in items} == set((ROOT / "tests").glob("test_*.py"))
+    chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf"))
+    config.stash[LEFT_OUT] = chosen or not whole
+    items[:] = [item for item in items if item not in back]
+    if config.stash[LEFT_OUT]:
+        config.hook.pytest_deselected(items=back)
+    else:
+        items += back
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.config.stash.get(LEFT_OUT, False):
+        terminalreporter.line("Not a whole run, so that every documented answer was given was not looked at.")
+
+
+def pytest_sessionfinish() -> None:
+    if file := os.environ.get("TALLYSTICK_ANSWERS"):
+        ANSWERED.write(Path(file), by="tests")
 
 
 class Clock:
