@@ -23,6 +23,7 @@ from app.access.secrets import make_secret
 from app.api import health, metrics
 from app.api.problems import STATUS
 from app.ledger.refusals import REFUSALS
+from app.site.refusals import read_texts
 from scripts.postgres import Postgres
 from tests.books import check_invariants, connect, fetch_now
 from tests.conformance import DOCUMENT, UNROUTED, check_answer, resolve
@@ -569,6 +570,18 @@ SAYS: dict[str, dict[str, Any]] = {
 }
 
 
+# The document that docs/problems.md shows of each code, and so its page.
+SHOWN = {code: json.loads(text.partition("```json\n")[2].removesuffix("```")) for code, text in read_texts().items()}
+
+
+def varying(body: dict[str, Any]) -> dict[str, Any]:
+    """A document as it is shown, without what differs from run to run."""
+    shown = body | {"request_id": "…"}
+    if "problem" in shown:
+        shown["problem"] = shown["problem"] | {"available": "…", "required": "…"}
+    return shown
+
+
 def check_refusal(answer: httpx.Response, code: str, name: str = "") -> None:
     """Everything that a client may rely on in a refusal of this code."""
     body = answer.json()
@@ -585,6 +598,8 @@ def check_refusal(answer: httpx.Response, code: str, name: str = "") -> None:
     if code == "batch_refused":  # what was there before the batch depends on what else was posted
         assert int(body["problem"].pop("required")) > int(body["problem"].pop("available"))
     assert body == expected | SAYS.get(f"{name} {code}", SAYS.get(code, {}))
+    if f"{name} {code}" not in SAYS:
+        assert SHOWN[code] == varying(body), "docs/problems.md shows another document than was answered"
     assert answer.headers.get("WWW-Authenticate") == ("Bearer" if answer.status_code == 401 else None)
     waits = {429: range(3_000, 3_601), 503: (1,)}.get(answer.status_code, (0,))
     assert int(answer.headers.get("Retry-After", 0)) in waits

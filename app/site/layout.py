@@ -81,12 +81,25 @@ def navigate(sources: Sources, operations: list[Group]) -> list[Group]:
         Group("Start", _entries(sources, START)),
         Group("Concepts", _entries(sources, CONCEPTS)),
         Group("Reference", reference),
-        Group("Clients", _entries(sources, CLIENTS)),
+        Group("Clients", _entries(sources, CLIENTS | _scenarios(sources))),
         Group("Operate", _entries(sources, OPERATE)),
         Group("More", _entries(sources, {name: first_heading(name) for name in rest})),
         Group("Inside", _entries(sources, INSIDE | {name: first_heading(name) for name in decisions})),
     ]
     return [group for group in groups if group.entries]
+
+
+def _scenarios(sources: Sources) -> dict[str, str]:
+    """The same story in each language, as its file."""
+    return {name: f"In {_LANGUAGES[name.split('/')[2]]}" for name in sources.addresses if _is_scenario(name)}
+
+
+def _is_scenario(name: str) -> bool:
+    folder = name.removeprefix(f"{SOURCES_FOLDER}/").split("/")[0] if name.startswith(SOURCES_FOLDER) else ""
+    return folder in _LANGUAGES and "scenario" in name.lower().rpartition("/")[2]
+
+
+_LANGUAGES = {"python": "Python", "typescript": "TypeScript", "go": "Go", "java": "Java", "rust": "Rust"}
 
 
 def _entries(sources: Sources, names: dict[str, str]) -> list[Entry]:
