@@ -28,6 +28,7 @@ from app.api import (
     transactions,
     verification,
 )
+from app.api.compression import Compressor
 from app.api.contract import CONTRACT
 from app.api.problems import add_problem_handlers
 from app.counts import RequestCounts, VerificationCounts
@@ -129,6 +130,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.openapi = lambda: CONTRACT.document
     app.state.settings = settings
     app.state.clock = clock
+    app.state.compressor = Compressor()
     app.state.requests = RequestCounts(CONTRACT.operations)
     app.state.verifications = VerificationCounts()
     app.state.open_operations = frozenset({"getMetrics"} if settings.metrics == "open" else ())

@@ -31,8 +31,8 @@ GUARDS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
-# The same on an answer about a past that stays as it is (app/api/caching.py). Whose key asked decides what is seen.
-GUARDS_OF_THE_PAST = [*GUARDS[:-1], (b"cache-control", PAST), (b"vary", b"Authorization")]
+# The same on an answer about a past that stays as it is (app/api/caching.py).
+GUARDS_OF_THE_PAST = [*GUARDS[:-1], (b"cache-control", PAST)]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 

@@ -908,6 +908,9 @@ type CacheControlPastHeader = Annotated[
 ]
 
 
+type ContentEncodingHeader = Literal["gzip"]
+
+
 type VaryHeader = StrictStr
 
 

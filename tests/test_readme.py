@@ -11,7 +11,7 @@ import pytest
 
 from app import server
 from app.access import authentication, known_keys
-from app.api import caching, edge
+from app.api import caching, compression, edge
 from app.db import Database
 from app.ledger import movements, queries, rules, submissions, verify, writer
 from app.ledger.verification import clocks
@@ -105,6 +105,11 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
     "Page": lambda: [PARAMETERS["Limit"]["schema"]["maximum"], queries.PAGE_BYTES_MAX // 1_000_000],
     "How long a client may keep an answer about a past that no later event changes": lambda: [
         caching.PAST_SECONDS // 3600
+    ],
+    "Answer that is compressed, to a read that accepts gzip": lambda: [
+        compression.BYTES_MIN >> 10,
+        compression.THREADS_MAX,
+        compression.BYTES_AT_ONCE_MAX >> 10,
     ],
     "Effective time": lambda: [1900] if movements.AHEAD_MAX.total_seconds() == 60 else [],
     "The instant that books are closed before": lambda: [1900],

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.caching import IS_PAST
+from app.api.compression import accepts_gzip
 from app.api.edge import (
     BODY_BYTES_MAX,
     authenticate,
@@ -56,6 +57,7 @@ class Operation:
     body_bytes_max: int
     media_type: str
     location: Location | None
+    compressed: bool
 
     @cached_property
     def acceptable(self) -> tuple[str, ...]:
@@ -96,6 +98,7 @@ class Contract:
             keyed=any(p["name"] == "Idempotency-Key" for p in parameters),
             media_type=next(iter(success["content"])),
             location=Location.of(self.document, success),
+            compressed="Content-Encoding" in success.get("headers", ()),
             body_bytes_max=said.get("requestBody", {}).get("x-bytes-max", BODY_BYTES_MAX),
         )
 
@@ -158,12 +161,26 @@ class ContractRoute(APIRoute):
             given.response.body = said.encode() if isinstance(said, str) else answer.serialize_json(said)
             if operation.location is not None:
                 given.response.raw_headers.append((b"location", operation.location.fill(request.path_params, said)))
-            given.response.headers["Content-Length"] = str(len(given.response.body))
-            if is_past(query, said):
+            past = is_past(query, said)
+            if past:
                 request.scope["past"] = True
+            if operation.compressed:
+                await _compress(given, past=past)
+            given.response.headers["Content-Length"] = str(len(given.response.body))
             return given.response
 
         return handle
+
+
+async def _compress(given: Given, *, past: bool) -> None:
+    # Who keeps the answer keeps it for whose key asked, too.
+    said = given.response.raw_headers
+    said.append((b"vary", b"Authorization, Accept-Encoding" if past else b"Accept-Encoding"))
+    if accepts_gzip(given.headers.get(b"accept-encoding", b"")):
+        packed = await given.request.app.state.compressor.compress(bytes(given.response.body))
+        if packed is not None:
+            given.response.body = packed
+            said.append((b"content-encoding", b"gzip"))
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
+from app.api.compression import accepts_gzip, gzip
 from app.api.contract import CONTRACT
 from app.api.problems import STATUS
 from app.ledger.refusals import RouteNotFound
@@ -55,7 +56,8 @@ TRY_PAGE = """<!doctype html>
 </html>
 """
 
-type File = tuple[bytes, str, str]
+# Its bytes, its media type, its tag, and its bytes once more in gzip.
+type File = tuple[bytes, str, str, bytes]
 
 
 @router.get("/docs", response_model=None, response_class=HTMLResponse)
@@ -80,12 +82,19 @@ async def get_contract_as_yaml(request: Request) -> Response:
     return _answer(request, *CONTRACT_YAML)
 
 
-def _answer(request: Request, content: bytes, media_type: str, etag: str) -> Response:
-    headers = GUARDS | {"ETag": etag}
+def _answer(request: Request, content: bytes, media_type: str, etag: str, packed: bytes) -> Response:
+    packed_etag = f'{etag[:-1]}-gzip"'  # other bytes, so another tag
+    headers = GUARDS | {"ETag": etag, "Vary": "Accept-Encoding"}
     request.scope["guarded"] = True
     known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
-    if known & {etag, "*"}:
+    packs = len(packed) < len(content) and accepts_gzip(request.headers.get("accept-encoding", "").encode("latin-1"))
+    if packs:
+        headers["ETag"] = packed_etag
+    if known & {etag, packed_etag, "*"}:
         return Response(status_code=304, headers=headers)
+    if packs:
+        headers["Content-Encoding"] = "gzip"
+        content = packed
     return Response(content, media_type=media_type, headers=headers)
 
 
@@ -139,7 +148,7 @@ def _asset(name: str) -> File | None:
 
 def _file(content: bytes | str, media_type: str) -> File:
     content = content.encode() if isinstance(content, str) else content
-    return content, media_type, f'"{sha256(content).hexdigest()[:32]}"'
+    return content, media_type, f'"{sha256(content).hexdigest()[:32]}"', gzip(content, level=6)
 
 
 CONTRACT_JSON = _file(json.dumps(CONTRACT.document, ensure_ascii=False, separators=(",", ":")), "application/json")
