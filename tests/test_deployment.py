@@ -25,7 +25,7 @@ from app.settings import Settings
 from scripts.postgres import Postgres
 from scripts.replace import migrate_ahead
 from tests.books import check_invariants, fetch_now, post, transaction
-from tests.conftest import KEY, ROOT, Service, free_port, is_up, wait_until
+from tests.conftest import KEY, ROOT, SERVICE_ROLE, Service, free_port, is_up, wait_until
 from tests.test_feed import client_of, prepare
 from tests.test_refusals import holding
 
@@ -73,7 +73,8 @@ def test_what_is_copied_into_an_image_is_named() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
     assert "*" == next(line for line in lines if not line.startswith("#"))
-    assert {"alembic", "alembic.ini", "app", "generated", "openapi.yaml", "pyproject.toml", "uv.lock"} == kept
+    served = {"docs", "README.md", "CHANGELOG.md"}  # as the site at /docs
+    assert served | {"alembic", "alembic.ini", "app", "generated", "openapi.yaml", "pyproject.toml", "uv.lock"} == kept
 
 
 @pytest.mark.parametrize("service", ["api", "migrate"])
@@ -100,6 +101,17 @@ def test_each_migrates_first_and_asks_for_readiness() -> None:
     assert ["alembic upgrade head"] == RAILWAY["deploy"]["preDeployCommand"]
     assert "/readyz" == RAILWAY["deploy"]["healthcheckPath"]
     assert FLY["env"]["PORT"] == str(FLY["http_service"]["internal_port"])
+
+
+def test_compose_migrates_as_one_role_and_serves_as_another_that_it_makes() -> None:
+    migrating, serving = (COMPOSE["services"][name]["environment"] for name in ("migrate", "api"))
+    service = make_url(serving["DATABASE_URL"])
+    assert serving["DATABASE_URL"] == migrating["DATABASE_URL"], "whom the migrations grant what it needs"
+    assert make_url(migrating["MIGRATION_DATABASE_URL"]).username != service.username
+    assert "MIGRATION_DATABASE_URL" not in serving
+    (script,) = [each for each in COMPOSE["services"]["db"]["volumes"] if "initdb" in each]
+    made = (ROOT / script.partition(":")[0]).read_text()
+    assert f"create role {service.username} login password '{service.password}';" in made
 
 
 # What they do.
@@ -140,10 +152,12 @@ class Deploy:
     def __init__(self, platform: Platform, database: str, folder: Path) -> None:
         self.platform = platform
         socket = make_url(database)
-        address = f"postgres://{socket.username}@/{socket.database}?host={socket.query['host']}&{platform.query}"
+        where = f"@/{socket.database}?host={socket.query['host']}&{platform.query}"
+        addresses = {"MIGRATION_DATABASE_URL": f"postgres://{socket.username}{where}"}
+        addresses["DATABASE_URL"] = f"postgres://{SERVICE_ROLE}{where}"
         self._log = folder / "log"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-        self.environment |= platform.variables | {"DATABASE_URL": address, "API_KEY": KEY, "DRAIN_S": "1"}
+        self.environment |= platform.variables | addresses | {"API_KEY": KEY, "DRAIN_S": "1"}
         self.environment |= {"ALLOW_UNSAFE_DATABASE": "true", "LOG_LEVEL": "WARNING"}
 
     def release(self) -> None:
@@ -171,6 +185,7 @@ class Deploy:
         assert 0 == process.wait(timeout=self.platform.kill_s)
 
 
+@pytest.mark.usefixtures("template")  # with which the service's role is made
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_a_deploy_loses_nothing(name: str, postgres: Postgres, tmp_path: Path) -> None:
     """The first version from an empty database; then the next beside it, whose release step has migrated ahead."""
@@ -186,7 +201,9 @@ def test_a_deploy_loses_nothing(name: str, postgres: Postgres, tmp_path: Path) -
         new_url, _ = stack.enter_context(deploy.machine())
         new_client = stack.enter_context(client_of(new_url))
         for client in (old_client, new_client):
-            assert 200 == client.get("/readyz").status_code, "side by side, on either side of the migration"
+            ready = client.get("/readyz")
+            assert 200 == ready.status_code, "side by side, on either side of the migration"
+            assert "role_unrestricted" not in ready.json()["warnings"]
             assert 201 == post(client, "main", transaction("a", "b")).status_code
         with holding(database, "lock table events in share mode") as wait_for:
             in_flight = threads.submit(post, old_client, "main", transaction("a", "b"))
