@@ -140,6 +140,17 @@ LANGUAGES = {
             compile=("go vet ./...", "go build -o scenario ."),
             run="./scenario",
         ),
+        Language(
+            name="java",
+            generator="openapi-generator `native`",
+            version=_java_version,
+            needs=("java", "javac", "mvn"),
+            client="tallystick/src/main",
+            suffix=".java",
+            generate=("mvn -B -q -ntp generate-sources",),
+            compile=("mvn -B -ntp package",),
+            run="java -cp 'target/classes:target/dependency/*' Scenario",
+        ),
     )
 }
 
