@@ -558,8 +558,8 @@ BUGS = (
     Bug(
         "operator: a look at the database for everyone who asks",
         "app/readiness.py",
-        "ANSWER_SECONDS = 1.0",
-        "ANSWER_SECONDS = 0.0",
+        "if time.monotonic() - self._asked >= ANSWER_SECONDS:",
+        "if True:",
         tests=("tests/test_readiness.py",),
     ),
     Bug(

@@ -118,7 +118,6 @@ def postgres() -> Iterator[Postgres]:
 def template(postgres: Postgres) -> str:
     """The name of a database made by the real migrations, which grant the service's role what it needs."""
     postgres.create_database("template")
-    asyncio.run(create_role(postgres.url("template")))
     migrate(postgres.url("template"))
     return "template"
 
@@ -235,14 +234,17 @@ def start_processes(database: str, count: int, folder: Path, **environment: str)
 
 
 def migrate(database: str) -> None:
+    asyncio.run(make_role(database))
     config = Config(ROOT / "alembic.ini")
     config.attributes |= {"database_url": database, "service_role": SERVICE_ROLE}
     command.upgrade(config, "head")
 
 
-async def create_role(database: str) -> None:
+async def make_role(database: str) -> None:
+    """Have the service's role on this server, where it is not there yet."""
     owner = await connect(database)
-    await owner.execute(f"create role {SERVICE_ROLE} login")
+    if not await owner.fetchval("select count(*) from pg_roles where rolname = $1", SERVICE_ROLE):
+        await owner.execute(f"create role {SERVICE_ROLE} login")
     await owner.close()
 
 

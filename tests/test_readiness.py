@@ -8,11 +8,12 @@ import httpx
 import pytest
 from alembic.script import ScriptDirectory
 
+from app import readiness
 from app.readiness import MIGRATION_HEAD
 from scripts.postgres import Postgres
 from tests.books import connect
 from tests.conftest import Service, serve
-from tests.test_refusals import check_refusal, example
+from tests.test_refusals import check_refusal, example, holding
 
 
 def run(database: str, statement: str) -> object:
@@ -77,6 +78,15 @@ def test_many_who_ask_cost_the_database_one_look(database: str) -> None:
         assert {200} == {each.status_code for each in threads.map(lambda _: ready(service), range(64))}
         checks = "select count(*) from pg_stat_activity where application_name = 'tallystick-checks'"
         assert 1 == run(database, f"{checks} and datname = current_database()")
+
+
+def test_an_answer_is_good_for_a_while(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody who asks again meanwhile looks at the database, which here could not answer."""
+    monkeypatch.setattr(readiness, "ANSWER_SECONDS", 60.0)
+    with serve(database) as service:
+        assert 200 == ready(service).status_code
+        with holding(database, "lock table alembic_version"):
+            assert 200 == ready(service).status_code
 
 
 def test_revisions_are_numbered_in_their_order() -> None:

