@@ -95,6 +95,9 @@ def test_the_connection_that_was_silent_longest_makes_room(database: str) -> Non
             wire.send(b"GET /healthz HTTP/1.1\r\n")
         wait_until(lambda: count_connections(service) <= 10)
         assert wires[0].is_closed()
+        # The last one that came is still there, and has its request heard out.
+        wires[-1].send(request())
+        assert 200 == wires[-1].answer().status
         with service.client() as client:
             assert 201 == post(client, "main", transaction("a", "b")).status_code
 
@@ -154,6 +157,19 @@ def test_who_is_slow_is_cut_off(database: str, monkeypatch: pytest.MonkeyPatch, 
         with service.client() as client:
             assert 201 == post(client, "main", transaction("a", "b")).status_code
         assert all(wire.is_closed() for wire in wires)
+
+
+def test_a_head_may_not_be_endless_however_fast_it_comes(database: str) -> None:
+    """It is over long before its time is: what has arrived of it has to be kept, so that is bounded as well."""
+    with bounded(database) as service, Wire(service) as wire:
+        wire.send(b"GET /healthz HTTP/1.1\r\n")
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 64 * server.HEAD_BYTES_MAX:
+                line = f"X-{sent}: {'x' * 1000}\r\n".encode()
+                wire._socket.sendall(line)
+                sent += len(line)
+        assert sent < 64 * server.HEAD_BYTES_MAX
 
 
 def test_a_body_that_nobody_wants_may_not_be_endless(database: str) -> None:
