@@ -30,6 +30,7 @@ from app.api import (
 )
 from app.api.compression import Compressor
 from app.api.contract import CONTRACT
+from app.api.cors import Cors
 from app.api.problems import add_problem_handlers
 from app.counts import RequestCounts, VerificationCounts
 from app.db import Database
@@ -135,7 +136,9 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.verifications = VerificationCounts()
     app.state.open_operations = frozenset({"getMetrics"} if settings.metrics == "open" else ())
     app.state.load = Load(requests_max=settings.requests_max, body_bytes_max=settings.body_memory_mib << 20)
-    app.add_middleware(RequestMiddleware, load=app.state.load, counts=app.state.requests, traces=traces)
+    origins = settings.origins()
+    cors = Cors(origins, CONTRACT) if origins else None
+    app.add_middleware(RequestMiddleware, load=app.state.load, counts=app.state.requests, traces=traces, cors=cors)
     add_problem_handlers(app)
     resources = [transactions, holds, accounts, balances, ledgers, periods, events, verification, keys, health]
     resources += [metrics] if settings.metrics != "closed" else []

@@ -20,6 +20,7 @@ from app.ledger.refusals import InternalError, OutcomeUnknown, Overloaded, Refus
 from app.load import Load
 
 if TYPE_CHECKING:
+    from app.api.cors import Cors
     from app.traces import Traces
 
 log = structlog.get_logger()
@@ -39,11 +40,14 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestMiddleware:
     """Gives each request its id, on the answer and on every log line, and turns what nobody foresaw into a 500."""
 
-    def __init__(self, app: ASGIApp, *, load: Load, counts: RequestCounts, traces: Traces | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, load: Load, counts: RequestCounts, traces: Traces | None, cors: Cors | None = None
+    ) -> None:
         self._app = app
         self._load = load
         self._counts = counts
         self._traces = traces
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,6 +58,11 @@ class RequestMiddleware:
         status = 0
         about = {"request_id": request_id}
         named = [(b"x-request-id", request_id.encode())]
+        app: ASGIApp = self._app
+        if self._cors is not None:
+            named += self._cors.headers(scope)
+            if scope["method"] == "OPTIONS":
+                app = self._cors.preflight(scope) or app
         span = self._traces.begin(scope) if self._traces else None
         if span is not None:
             context = span.get_span_context()
@@ -77,7 +86,7 @@ class RequestMiddleware:
         with structlog.contextvars.bound_contextvars(**about):
             try:
                 with self._load.carrying(scope):
-                    await self._app(scope, receive, send_named)
+                    await app(scope, receive, send_named)
             except ClientDisconnect:
                 pass
             except Overloaded as refusal:  # whatever was refused further in has been answered there

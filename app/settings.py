@@ -14,6 +14,8 @@ from sqlalchemy.exc import ArgumentError
 
 from app.tls import MODES, make_ssl
 
+# As a browser names it: lower case, no path, no port that the scheme has anyway.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", re.ASCII)
 LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SECRET_LENGTH_MIN = 16
 ROLE = r"^[A-Za-z_][A-Za-z0-9_.@$-]{0,62}$"
@@ -143,6 +145,11 @@ class Settings(DatabaseSettings):
     docs: Literal["open", "closed"] = Field(
         "open", description="Whether `/docs`, the contract and the pages of the refusals are served."
     )
+    cors_origins: str = Field(
+        "",
+        description="Origins, comma-separated, whose pages may call the API from a browser, such as "
+        "`https://app.example.com`; without any, none may.",
+    )
     traces_endpoint: str | None = Field(
         None,
         description="Where traces are sent, if anywhere: OTLP over HTTP, such as `http://collector:4318/v1/traces`.",
@@ -262,6 +269,15 @@ class Settings(DatabaseSettings):
                     raise ValueError("TRUSTED_PROXIES: not an address or a network") from None
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for each in filter(None, map(str.strip, value.split(","))):
+            # Not `*` either: who serves for development, without keys, would let every page of the web in.
+            if not ORIGIN.fullmatch(each) or re.fullmatch(r"http:.*:80|https:.*:443", each):
+                raise ValueError("CORS_ORIGINS: not an origin as a browser names it, such as https://app.example.com")
+        return value
+
     @model_validator(mode="after")
     def _have_keys(self) -> Settings:
         if not self.actors() and not self.jwt_issuer and not self.development:
@@ -278,6 +294,9 @@ class Settings(DatabaseSettings):
     def lets_everybody_in(self) -> bool:
         """Only for development, and only as long as there is nothing to ask for."""
         return self.development and not self.actors() and not self.jwt_issuer
+
+    def origins(self) -> frozenset[str]:
+        return frozenset(filter(None, map(str.strip, self.cors_origins.split(","))))
 
     def actors(self) -> dict[str, str]:
         """The label of each secret. Raises ValueError, without the secret, for one that may not be used."""

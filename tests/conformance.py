@@ -18,6 +18,7 @@ ANSWERED = Record()
 UNNAMED = {
     "date", "content-length", "content-type", "connection", "transfer-encoding",
     "x-content-type-options", "x-frame-options", "content-security-policy",
+    "vary", "access-control-allow-origin", "access-control-expose-headers",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from app import server
 from app.access import authentication, known_keys
-from app.api import caching, compression, edge
+from app.api import caching, compression, cors, edge
 from app.db import Database
 from app.ledger import movements, queries, rules, submissions, verify, writer
 from app.ledger.verification import clocks
@@ -106,6 +106,7 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
     "How long a client may keep an answer about a past that no later event changes": lambda: [
         caching.PAST_SECONDS // 3600
     ],
+    "How long a browser may keep what `CORS_ORIGINS` allows": lambda: [cors.PREFLIGHT_SECONDS // 3600],
     "Answer that is compressed, to a read that accepts gzip": lambda: [
         compression.BYTES_MIN >> 10,
         compression.THREADS_MAX,
