@@ -71,10 +71,19 @@ class Record:
             found[answer.status] += count if answer.operation == operation else 0
         return {status: count for status, count in sorted(found.items()) if count}
 
+    def rows(self) -> list[list[Any]]:
+        """All of it in plain values, for another process."""
+        return [[*answer, count, self.first[answer]] for answer, count in sorted(self.counts.items())]
+
+    def merge(self, rows: Iterable[list[Any]]) -> None:
+        for operation, status, code, count, first in rows:
+            answer = Answer(operation, status, code)
+            self.counts[answer] += count
+            self.first.setdefault(answer, first)
+
     def write(self, file: Path, by: str) -> None:
-        """For another process to read: said by `fuzzing` or by `tests`."""
-        answers = [[*answer, count, self.first[answer]] for answer, count in sorted(self.counts.items())]
-        file.write_text(json.dumps({"by": by, "answers": answers}, indent=0))
+        """Said by `fuzzing` or by `tests`."""
+        file.write_text(json.dumps({"by": by, "answers": self.rows()}, indent=0))
 
 
 def find_faults(given: Iterable[Answer]) -> list[str]:
@@ -123,10 +132,7 @@ def read(files: Iterable[Path]) -> dict[str, Record]:
     records = {"fuzzing": Record(), "tests": Record()}
     for file in files:
         said = json.loads(file.read_text())
-        for operation, status, code, count, first in said["answers"]:
-            answer = Answer(operation, status, code)
-            records[said["by"]].counts[answer] += count
-            records[said["by"]].first.setdefault(answer, first)
+        records[said["by"]].merge(said["answers"])
     return records
 
 

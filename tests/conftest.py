@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from sqlalchemy.engine import make_url
 from app.main import create_app
 from app.server import Server, configure_server
 from app.settings import Settings
+from scripts.answers import documented, find_faults
 from scripts.postgres import Postgres
 from tests.books import connect
 from tests.conformance import ANSWERED, check_answer
@@ -37,31 +39,46 @@ SECOND_KEY = "another-secret-of-the-tests"
 SERVICE_ROLE = "tallystick_service"
 
 
-LEFT_OUT = pytest.StashKey[bool]()
+# Whether every test was chosen, and what is to be said of the answers when they are over.
+WHOLE = pytest.StashKey[bool]()
+VERDICT = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What looks back on the whole run comes last, and is left out of any other."""
-    back = [item for item in items if item.get_closest_marker("looks_back")]
-    whole = {item.path for item in items} == set((ROOT / "tests").glob("test_*.py"))
     chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf"))
-    config.stash[LEFT_OUT] = chosen or not whole
-    items[:] = [item for item in items if item not in back]
-    if config.stash[LEFT_OUT]:
-        config.hook.pytest_deselected(items=back)
-    else:
-        items += back
+    config.stash[WHOLE] = not chosen and {item.path for item in items} == set((ROOT / "tests").glob("test_*.py"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a process of pytest-xdist was answered counts here."""
+    said = getattr(node, "workeroutput", {})
+    ANSWERED.merge(said.get("answers", []))
+    node.config.stash[WHOLE] = said.get("whole", False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a whole run in which one of the contract's answers was given to no test."""
+    config, whole = session.config, session.config.stash.get(WHOLE, False)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput |= {"answers": ANSWERED.rows(), "whole": whole}
+        return
+    if file := os.environ.get("TALLYSTICK_ANSWERS"):
+        ANSWERED.write(Path(file), by="tests")
+    if not whole or exitstatus:
+        why = "a test failed" if whole else "this is not a whole run"
+        config.stash[VERDICT] = [f"Whether every documented answer was given was not looked at: {why}."]
+        return
+    faults = find_faults(ANSWERED.counts)
+    config.stash[VERDICT] = faults or [f"Each of the {len(documented())} documented answers was given."]
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED if faults else pytest.ExitCode.OK
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if terminalreporter.config.stash.get(LEFT_OUT, False):
-        terminalreporter.line("Not a whole run, so that every documented answer was given was not looked at.")
-
-
-def pytest_sessionfinish() -> None:
-    if file := os.environ.get("TALLYSTICK_ANSWERS"):
-        ANSWERED.write(Path(file), by="tests")
+    for line in terminalreporter.config.stash.get(VERDICT, []):
+        terminalreporter.line(line)
 
 
 class Clock:

@@ -1,25 +1,17 @@
-"""Every answer that the contract names is given by something real in every whole run, and none besides."""
+"""What tells whether every answer that the contract names was given: at the end of each whole run, and as a table."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from scripts.answers import NO_OPERATION, Answer, Record, by_tests_alone, documented, find_faults, read, table
-from tests.conformance import ANSWERED, DOCUMENT, UNROUTED
+from tests.conformance import DOCUMENT, UNROUTED
 from tests.conftest import ROOT
 
 GIVEN = documented()
 GONE = Answer("postTransaction", 422, "insufficient_funds")
-
-
-@pytest.mark.looks_back
-def test_every_documented_answer_was_given_in_this_run() -> None:
-    """Operation by operation, status by status, code by code: to some test, by the service itself."""
-    faults = find_faults(ANSWERED.counts)
-    assert not faults, "\n".join(faults)
 
 
 def test_the_answers_are_those_of_the_contract() -> None:
@@ -37,6 +29,40 @@ def test_finds_what_nobody_was_answered_and_what_nobody_documented() -> None:
         "nobody was answered postTransaction 422 insufficient_funds"
     ]
     assert find_faults([*GIVEN, invented]) == ["the contract does not name postTransaction 418 teapot"]
+
+
+def test_a_whole_run_fails_for_an_answer_that_no_test_was_given_and_a_part_of_it_says_so(tmp_path: Path) -> None:
+    """In one process and in several, with a folder of tests that is given all but one."""
+    for name in ("app", "scripts", "generated", "alembic", "alembic.ini", "openapi.yaml", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "tests").mkdir()
+    for name in ("__init__.py", "conftest.py", "conformance.py", "books.py"):
+        (tmp_path / "tests" / name).write_bytes((ROOT / "tests" / name).read_bytes())
+    (tmp_path / "tests" / "test_half.py").write_text(HALF.format("[::2]"))
+    (tmp_path / "tests" / "test_rest.py").write_text(HALF.format("[1::2]"))
+    assert "Each of the" in run(tmp_path, 0, "-n", "2")
+    assert "not a whole run" in run(tmp_path, 0, "-k", "test_half or test_gives")
+    (tmp_path / "tests" / "test_rest.py").write_text(HALF.format("[1:-1:2]"))
+    assert f"nobody was answered {NO_OPERATION} 405 method_not_allowed" in run(tmp_path, 1)
+
+
+HALF = """
+from scripts.answers import documented
+from tests.conformance import ANSWERED
+
+
+def test_gives():
+    for answer in documented(){}:
+        ANSWERED.add(answer)
+"""
+
+
+def run(folder: Path, status: int, *options: str) -> str:
+    command = [sys.executable, "-m", "pytest", *options]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "TALLYSTICK"))}
+    done = subprocess.run(command, cwd=folder, env=clean, check=False, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
