@@ -734,7 +734,9 @@ def catch(bug: Bug, tree: Path, tests: list[str]) -> str:
     finally:
         file.write_text(original)
     failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", ran.stdout, re.MULTILINE)
-    return failed[1] if ran.returncode and failed else "SURVIVED"
+    if ran.returncode and failed:
+        return failed[1]
+    return f"NO RUN: pytest ended with {ran.returncode}" if ran.returncode else "SURVIVED"
 
 
 def main() -> int:
