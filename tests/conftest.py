@@ -46,7 +46,7 @@ VERDICT = pytest.StashKey[list[str]]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf"))
+    chosen = any(config.getoption(name, None) for name in ("keyword", "markexpr", "deselect", "lf"))
     config.stash[WHOLE] = not chosen and {item.path for item in items} == set((ROOT / "tests").glob("test_*.py"))
 
 
