@@ -162,7 +162,11 @@ class Database:
             pool_recycle=1800,
             command_timeout_s=settings.database_timeout_s,
         )
-        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self._reads, expire_on_commit=False)
+        # What the sessions share of the directory of ledgers, which never changes.
+        shared: dict[str, dict[str, int]] = {"ledger_ids": {}}
+        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
+            self._reads, expire_on_commit=False, info=shared
+        )
         self.writes = self._share(self._writes, write_settings)
         self.keys = self._share(self._keys, KEY_SETTINGS)
         # Behind a pooler in transaction mode nobody can listen: then there is nothing to tell either.

@@ -68,7 +68,8 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Cluster:
     version: str
-    workers: int
+    # How many take shards.
+    nodes: int
     # What Citus knows of the tables: "distributed" or "reference"; those that it does not know are missing.
     kinds: dict[str, str]
 
@@ -120,13 +121,14 @@ async def distribute(url: str, *, shards: int = SHARDS) -> bool:
     try:
         async with engine.connect() as connection:
             cluster = await _look(connection)
-            print(f"Citus {cluster.version} with {cluster.workers} workers, schema {MIGRATION_HEAD}")
+            print(f"Citus {cluster.version} on {cluster.nodes} nodes with shards, schema {MIGRATION_HEAD}")
             if cluster.missing:
                 await _distribute(connection, cluster, shards)
                 print("The service needs PLAN_CACHE_MODE=auto from now on.")
             else:
                 print("Every table is distributed: there is nothing to do.")
             await connection.rollback()
+            await _show_all_tables(connection)
             await _check_triggers(connection)
         return bool(cluster.missing)
     except DBAPIError as error:
@@ -144,8 +146,9 @@ async def _look(connection: AsyncConnection) -> Cluster:
         raise Refused("This database has no Citus: `create extension citus` in it, on every node.")
     if not await connection.scalar(text("select citus_is_coordinator()")):
         raise Refused("This is a worker: tables are distributed from the coordinator.")
-    workers = await connection.scalar(text("select count(*) from citus_get_active_worker_nodes()"))
-    if not workers:
+    # The coordinator alone will do where it was told to take shards: then there is one machine to begin with.
+    nodes = await connection.scalar(text("select count(*) from pg_dist_node where isactive and shouldhaveshards"))
+    if not nodes:
         raise Refused("The coordinator knows no worker: `select citus_add_node(host, port)` for each.")
     if not await connection.scalar(text("select to_regclass('alembic_version') is not null")):
         raise Refused("Nothing was migrated here: `alembic upgrade head` first.")
@@ -153,7 +156,7 @@ async def _look(connection: AsyncConnection) -> Cluster:
     if revision != MIGRATION_HEAD:
         raise Refused(f"The schema is at {revision}, and this is {MIGRATION_HEAD}: `alembic upgrade head` first.")
     found = await connection.execute(text("select table_name::text, citus_table_type from citus_tables"))
-    return Cluster(version, workers, {row[0]: row[1] for row in found})
+    return Cluster(version, nodes, {row[0]: row[1] for row in found})
 
 
 async def _distribute(connection: AsyncConnection, cluster: Cluster, shards: int) -> None:
@@ -200,6 +203,21 @@ async def _drop_leftover(connection: AsyncConnection, table: str) -> None:
     await connection.exec_driver_sql(alone)
     await connection.exec_driver_sql(f"alter table {table} enable always trigger {table}_kept")
     await connection.exec_driver_sql("set local citus.enable_ddl_propagation = on")
+
+
+async def _show_all_tables(connection: AsyncConnection) -> None:
+    """Citus hides its shards from whoever reads the catalog, row by row, at the cost of seconds: the driver reads it on
+    each new connection. There are no shards on a coordinator that has none, so nothing is to be hidden."""
+    database = await connection.scalar(text("select quote_ident(current_database())"))
+    statement = f"alter database {database} set citus.override_table_visibility = off"
+    try:
+        await connection.exec_driver_sql(statement)
+        await connection.commit()
+    except DBAPIError as error:
+        await connection.rollback()
+        if error.orig is None or not isinstance(error.orig.__cause__, asyncpg.InsufficientPrivilegeError):
+            raise
+        print(f"Whoever owns the database should say, or each connection begins seconds late: {statement}")
 
 
 async def _check_triggers(connection: AsyncConnection) -> None:

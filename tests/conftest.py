@@ -140,7 +140,10 @@ def template(postgres: Postgres) -> str:
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres: Postgres, template: str) -> Callable[[], str]:
+def new_database(request: pytest.FixtureRequest) -> Callable[[], str]:
+    if request.config.getoption("citus", None):
+        return request.getfixturevalue("citus_cluster").copy_template
+    postgres, template = (request.getfixturevalue(name) for name in ("postgres", "template"))
     numbers = itertools.count(1)
 
     def create() -> str:
@@ -152,9 +155,13 @@ def new_database(postgres: Postgres, template: str) -> Callable[[], str]:
 
 
 @pytest.fixture
-def database(new_database: Callable[[], str]) -> str:
+def database(new_database: Callable[[], str], request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a fresh database."""
-    return new_database()
+    cluster = request.getfixturevalue("citus_cluster") if request.config.getoption("citus", None) else None
+    address = new_database()
+    yield address
+    if cluster is not None:  # elsewhere they go with their server
+        cluster.drop(address)
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ def test_models_and_migrations_agree(database):
     command.check(config)
 
 
+<<<<<<< HEAD
 async def test_settings_of_storage_are_as_the_models_say(database):
     """What no comparison of the two looks at."""
     rows = await fetch(
@@ -66,6 +67,15 @@ async def test_settings_of_storage_are_as_the_models_say(database):
         if table.dialect_options["postgresql"]["with"]
     }
     assert wanted == {row["relname"]: set(row["reloptions"]) for row in rows}
+=======
+def check_rule(name: str, refused: asyncpg.PostgresError) -> None:
+    """It was this rule that refused. From another machine of a cluster its name comes in the message alone, with the
+    number of a shard behind that of a key."""
+    if refused.constraint_name is None:
+        assert re.search(rf"\b{name}(_\d+)?\b", str(refused))
+    else:
+        assert name == refused.constraint_name
+>>>>>>> c2acc22 (scripts/test-citus: the ledger's tests on a distributed database; reads that name a ledger by its id go to one machine)
 
 
 APPEND_ONLY = ("events", "entries", "late_entries", "idempotency_keys", "ledgers")
@@ -78,7 +88,7 @@ async def test_what_is_recorded_cannot_be_changed(books, table, statement, repli
     await books.execute(f"set session_replication_role = {'replica' if replica else 'origin'}")
     with pytest.raises(asyncpg.RestrictViolationError) as refused:
         await books.execute(statement.format(table))
-    assert "append_only" == refused.value.constraint_name
+    check_rule("append_only", refused.value)
 
 
 @pytest.mark.parametrize("table", ["accounts", "heads"])
@@ -101,7 +111,7 @@ async def test_a_shut_account_is_posted_to_only_after_a_change_of_its_configurat
         with pytest.raises(asyncpg.CheckViolationError) as refused:
             async with books.transaction():
                 await books.execute(f"update accounts set {column} = {column} + 1 where path = 'b'")
-        assert "accounts_shut" == refused.value.constraint_name
+        check_rule("accounts_shut", refused.value)
     await books.execute("update accounts set credits_posted = 800, revision = revision + 2 where path = 'b'")
     await transaction.rollback()
 
@@ -126,7 +136,7 @@ async def test_entries_that_do_not_sum_to_zero_are_refused(books, debit, credit)
     rows = f"{row(debit, account=2, version=90, debit=True)}, {row(credit, account=3, version=90, debit=False)}"
     with pytest.raises(asyncpg.CheckViolationError) as refused:
         await books.execute(f"insert into entries values {rows}")
-    assert "entries_zero_sum" == refused.value.constraint_name
+    check_rule("entries_zero_sum", refused.value)
 
 
 HELD = (
@@ -200,7 +210,7 @@ async def test_a_rule_broken_by_hand_is_refused_by_name(books, statement, constr
     """Each rule about money stands a second time in Postgres, under its own name."""
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
         await books.execute(statement)
-    assert constraint == refused.value.constraint_name
+    check_rule(constraint, refused.value)
 
 
 async def test_an_amount_of_39_digits_does_not_fit(books):

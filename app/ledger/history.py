@@ -125,7 +125,7 @@ VERSIONS = """
       from (select low, high, (low + high) / 2 as middle from search where high - low > 1) as s
      cross join lateral (
            select latest_effective from entries
-            where ledger_id = a.ledger_id and account_id = a.account_id and version = s.middle offset 0) as x
+            where ledger_id = :ledger_id and account_id = a.account_id and version = s.middle offset 0) as x
   )
   select max(low) as version from search
  ) as effective
@@ -133,7 +133,7 @@ VERSIONS = """
   with recursive search (low, high) as (
     select case when x.sequence <= :sequence then a.version else 0 end,
            case when x.sequence <= :sequence then a.version + 1 else a.version end
-      from (select (select sequence from entries where ledger_id = a.ledger_id and account_id = a.account_id
+      from (select (select sequence from entries where ledger_id = :ledger_id and account_id = a.account_id
                        and version = a.version) as sequence) as x
     union all
     select case when x.sequence <= :sequence then s.middle else s.low end,
@@ -141,7 +141,7 @@ VERSIONS = """
       from (select low, high, (low + high) / 2 as middle from search where high - low > 1) as s
      cross join lateral (
            select sequence from entries
-            where ledger_id = a.ledger_id and account_id = a.account_id and version = s.middle offset 0) as x
+            where ledger_id = :ledger_id and account_id = a.account_id and version = s.middle offset 0) as x
   )
   select max(low) as version from search
  ) as known
@@ -153,9 +153,9 @@ POSTED = "".join(
         VERSIONS,
         """
  cross join lateral (
-  select coalesce((select balance from entries where ledger_id = a.ledger_id and account_id = a.account_id
+  select coalesce((select balance from entries where ledger_id = :ledger_id and account_id = a.account_id
                       and version = least(effective.version, known.version)), 0)
-       + coalesce((select sum(amount) from late_entries where ledger_id = a.ledger_id and account_id = a.account_id
+       + coalesce((select sum(amount) from late_entries where ledger_id = :ledger_id and account_id = a.account_id
                       and effective_at <= :effective
                       and version > effective.version and version <= known.version), 0) as posted
  ) as past

@@ -27,6 +27,8 @@ Columns = ColumnCollection[str, Any]
 # What an item of a list may be as JSON, from the columns of its row.
 Size = Callable[[Columns], ColumnElement[int]]
 
+# How many names of ledgers a process keeps with their ids.
+KNOWN_MAX = 100_000
 # A page ends before it would have this many bytes of JSON, however many items were asked for; one it always has.
 PAGE_BYTES_MAX = 2_000_000
 # What an item has at most beside its free text: names of properties, numbers and instants, and an account's path.
@@ -103,7 +105,8 @@ class StatementLine:
 
 async def get_ledger(session: AsyncSession, name: str) -> LedgerState:
     """Raises `LedgerNotFound`."""
-    row = (await session.execute(_ledgers().where(ledgers.c.name == name))).one_or_none()
+    ledger_id = await _find_ledger_id(session, name)
+    row = (await session.execute(_ledgers().where(heads.c.ledger_id == ledger_id))).one_or_none()
     if row is None:
         raise LedgerNotFound()
     return _ledger_state(row)
@@ -149,10 +152,8 @@ class ExpiryDue(Exception):
 async def _get_head(session: AsyncSession, ledger: str, *, now: datetime | None = None) -> tuple[int, int]:
     """The ledger's id and the last sequence of its log. Raises `LedgerNotFound`, and `ExpiryDue` where the present
     as of `now` is to be read and is not written yet."""
-    query = (
-        select(heads.c.ledger_id, heads.c.sequence, heads.c.next_expiry)
-        .join(ledgers, ledgers.c.ledger_id == heads.c.ledger_id)
-        .where(ledgers.c.name == ledger, heads.c.sequence > 0)
+    query = select(heads.c.ledger_id, heads.c.sequence, heads.c.next_expiry).where(
+        heads.c.ledger_id == await _find_ledger_id(session, ledger), heads.c.sequence > 0
     )
     row = (await session.execute(query)).one_or_none()
     if row is None:
@@ -160,6 +161,21 @@ async def _get_head(session: AsyncSession, ledger: str, *, now: datetime | None 
     if now is not None and row.next_expiry is not None and row.next_expiry <= now:
         raise ExpiryDue(row.ledger_id)
     return row.ledger_id, row.sequence
+
+
+async def _find_ledger_id(session: AsyncSession, name: str) -> int | None:
+    """The id that a name has in the directory, with or without a ledger. It never changes, so the sessions of a process
+    share what they have seen; and a statement that names an id, not a name, goes to one machine where there are many,
+    so all statements of a session read one snapshot there too."""
+    known: dict[str, int] = session.info.setdefault("ledger_ids", {})
+    ledger_id = known.get(name)
+    if ledger_id is None:
+        ledger_id = await session.scalar(select(ledgers.c.ledger_id).where(ledgers.c.name == name))
+        if ledger_id is not None:
+            if len(known) >= KNOWN_MAX:
+                known.clear()
+            known[name] = ledger_id
+    return ledger_id
 
 
 async def get_ledger_id(session: AsyncSession, name: str) -> int:

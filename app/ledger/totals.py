@@ -101,14 +101,14 @@ _THEN = "".join(
         _POSTED,
         f" when a.version <= {_SHORT} then",
         """ coalesce((
-           select balance from entries where ledger_id = a.ledger_id and account_id = a.account_id
+           select balance from entries where ledger_id = :ledger_id and account_id = a.account_id
               and latest_effective <= :effective and sequence <= :sequence order by version desc limit 1), 0)
          + case when a.latest_effective <= :effective then 0 else coalesce((
            select sum(late.amount) from late_entries as late
             cross join lateral (
                   select latest_effective, sequence from entries
-                   where ledger_id = a.ledger_id and account_id = a.account_id and version = late.version offset 0) as e
-            where late.ledger_id = a.ledger_id and late.account_id = a.account_id
+                   where ledger_id = :ledger_id and account_id = a.account_id and version = late.version offset 0) as e
+            where late.ledger_id = :ledger_id and late.account_id = a.account_id
               and late.effective_at <= :effective and e.latest_effective > :effective and e.sequence <= :sequence), 0)
            end""",
         " else (select past.posted from (select 1) as one",

@@ -1,0 +1,81 @@
+"""The tests on a real Citus: `scripts/test-citus` loads this plugin, and every fresh database is a distributed one.
+
+Nothing of a test is repeated here. Those that cannot hold on a cluster stand in `CANNOT`, each with its reason; they
+are counted and printed at the end, and a name there that no test has is an error.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from scripts.citus import Cluster, NoCluster
+
+# Fewer than a team would take: the databases of the tests are many and short-lived.
+SHARDS = 4
+
+PLANS = "plans and scans: the coordinator knows to which machine a statement goes, not how it finds its rows there"
+CANNOT = {
+    "test_reads.py::test_no_read_scans_what_grows": PLANS,
+    "test_tables.py::test_the_writers_statements_are_planned_well_on_a_fresh_database": PLANS,
+    "test_tables.py::test_a_fresh_database_is_not_scanned_while_it_fills": PLANS,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--citus", metavar="URL", help="a database on the coordinator of a Citus with two workers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    url = config.getoption("citus")
+    if not url:
+        raise pytest.UsageError("--citus URL: where is the coordinator?")
+    os.environ["PLAN_CACHE_MODE"] = "auto"
+    try:
+        config.stash[CLUSTER] = Cluster(url)
+    except NoCluster as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+CLUSTER = pytest.StashKey[Cluster]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    known = {item.nodeid.removeprefix("tests/").split("[")[0] for item in items}
+    files = {name.split("::")[0] for name in known}
+    strange = [name for name in CANNOT if name.split("::")[0] in files and name.split("[")[0] not in known]
+    if strange and not config.getoption("keyword") and all("::" not in argument for argument in config.args):
+        raise pytest.UsageError(f"no test has the name {', '.join(strange)}")
+    left_out = [item for item in items if _why_not(item)]
+    config.stash[LEFT_OUT] = left_out
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+LEFT_OUT = pytest.StashKey[list[pytest.Item]]()
+
+
+def _why_not(item: pytest.Item) -> str | None:
+    name = item.nodeid.removeprefix("tests/")
+    return CANNOT.get(name) or CANNOT.get(name.split("[")[0])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash.get(LEFT_OUT, [])
+    terminalreporter.section(f"{len(left_out)} tests cannot hold on a cluster")
+    reasons: dict[str, list[str]] = {}
+    for item in left_out:
+        reasons.setdefault(_why_not(item) or "", []).append(item.nodeid.removeprefix("tests/"))
+    for reason, names in reasons.items():
+        terminalreporter.line(f"{reason}:")
+        for name in names:
+            terminalreporter.line(f"  {name}")
+
+
+@pytest.fixture(scope="session")
+def citus_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    cluster = pytestconfig.stash[CLUSTER]
+    cluster.create_template(shards=SHARDS)
+    yield cluster
+    cluster.drop_all()
