@@ -16,6 +16,7 @@ from scripts.distribute import distribute
 
 ROOT = Path(__file__).parents[1]
 WORKERS_MIN = 2
+TRIES = 40
 # Of this run alone: another may be under way on the same machines.
 PREFIX = f"tallystick_{os.getpid()}"
 
@@ -33,7 +34,8 @@ class NoCluster(Exception):
 class Cluster:
     """The machines that a coordinator knows, and the distributed databases that are made on them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, service_role: str | None = None) -> None:
+        self._service_role = service_role
         self._url = make_url(url).set(drivername="postgresql+asyncpg")
         self._numbers = itertools.count(1)
         self._made: list[str] = []
@@ -69,7 +71,7 @@ class Cluster:
         alone; without a number of shards, one that knows nothing of Citus."""
         asyncio.run(self._make(name, distributed=shards is not None, workers=workers))
         config = Config(ROOT / "alembic.ini")
-        config.attributes["database_url"] = self.url(name)
+        config.attributes |= {"database_url": self.url(name), "service_role": self._service_role}
         command.upgrade(config, "head")
         if shards is not None:
             asyncio.run(distribute(self.url(name), shards=shards))
@@ -125,17 +127,12 @@ class Cluster:
 
         async def execute(node: Node) -> None:
             connection = await _connect(url, node.host, node.port)
-            # What Citus would do on the other nodes by itself, we do on each.
-            await connection.execute("set citus.enable_create_database_propagation = off")
-            for tried in range(40):
-                try:
-                    await connection.execute(statement)
-                    break
-                except asyncpg.ObjectInUseError:
-                    if tried == 39:
-                        raise
-                    await asyncio.sleep(0.25)
-            await connection.close()
+            try:
+                # What Citus would do on the other nodes by itself, we do on each.
+                await connection.execute("set citus.enable_create_database_propagation = off")
+                await _execute(connection, statement)
+            finally:
+                await connection.close()
 
         await asyncio.gather(*(execute(node) for node in self.nodes))
 
@@ -147,6 +144,18 @@ class Cluster:
             found.append(await connection.fetch(query))
             await connection.close()
         return found
+
+
+async def _execute(connection: asyncpg.Connection, statement: str) -> None:
+    """Execute it as soon as nobody is in its way any more."""
+    for tried in range(1, TRIES + 1):
+        try:
+            await connection.execute(statement)
+            return
+        except asyncpg.ObjectInUseError:
+            if tried == TRIES:
+                raise
+        await asyncio.sleep(0.25)
 
 
 async def _connect(url: URL, host: str, port: int) -> asyncpg.Connection:

@@ -13,13 +13,11 @@ that distributed anything counts the rows of each table before and after, and ve
 import argparse
 import asyncio
 import json
-import os
 import sys
 from dataclasses import dataclass
 
 import asyncpg
-from pydantic import ValidationError
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -29,7 +27,7 @@ from app.ledger.verification.guards import TRIGGERS
 from app.ledger.verify import verify_ledger
 from app.models import metadata
 from app.readiness import MIGRATION_HEAD
-from app.settings import Settings
+from app.settings import DatabaseSettings, MigrationSettings, Settings
 
 # Joined to by what lists ledgers, and unique by a name that has no ledger_id.
 REFERENCE = ("ledgers",)
@@ -82,11 +80,9 @@ class Cluster:
 def main() -> None:
     arguments = _parse_arguments()
     try:
-        settings = Settings(api_key="", development=True)  # it lets nobody in, so it needs no key
-        # Whoever runs the migrations owns the tables.
-        owner = os.environ.get("MIGRATION_DATABASE_URL")
-        settings = Settings(database_url=owner, api_key="", development=True) if owner else settings
-    except ValidationError as error:
+        owner = MigrationSettings().owner_url
+        settings = Settings(database_url=owner, api_key="", development=True)  # it lets nobody in, so it needs no key
+    except ValueError as error:  # nothing names a database, or what does is no address
         sys.exit(str(error))
     try:
         done = asyncio.run(distribute(settings.database_url, shards=arguments.shards))
@@ -117,7 +113,9 @@ def _parse_arguments() -> argparse.Namespace:
 
 async def distribute(url: str, *, shards: int = SHARDS) -> bool:
     """Distribute what is not distributed yet; whether there was anything. Raises `Refused`."""
-    engine = create_async_engine(make_url(url), poolclass=NullPool)
+    settings = DatabaseSettings(database_url=url)
+    address, secured = settings.get_address(settings.database_url)
+    engine = create_async_engine(address, poolclass=NullPool, connect_args=secured)
     try:
         async with engine.connect() as connection:
             cluster = await _look(connection)
@@ -207,7 +205,7 @@ async def _drop_leftover(connection: AsyncConnection, table: str) -> None:
 
 async def _show_all_tables(connection: AsyncConnection) -> None:
     """Citus hides its shards from whoever reads the catalog, row by row, at the cost of seconds: the driver reads it on
-    each new connection. There are no shards on a coordinator that has none, so nothing is to be hidden."""
+    each new connection. Nothing of ours minds seeing them."""
     database = await connection.scalar(text("select quote_ident(current_database())"))
     statement = f"alter database {database} set citus.override_table_visibility = off"
     try:

@@ -55,7 +55,6 @@ def test_models_and_migrations_agree(database):
     command.check(config)
 
 
-<<<<<<< HEAD
 async def test_settings_of_storage_are_as_the_models_say(database):
     """What no comparison of the two looks at."""
     rows = await fetch(
@@ -67,7 +66,8 @@ async def test_settings_of_storage_are_as_the_models_say(database):
         if table.dialect_options["postgresql"]["with"]
     }
     assert wanted == {row["relname"]: set(row["reloptions"]) for row in rows}
-=======
+
+
 def check_rule(name: str, refused: asyncpg.PostgresError) -> None:
     """It was this rule that refused. From another machine of a cluster its name comes in the message alone, with the
     number of a shard behind that of a key."""
@@ -75,7 +75,6 @@ def check_rule(name: str, refused: asyncpg.PostgresError) -> None:
         assert re.search(rf"\b{name}(_\d+)?\b", str(refused))
     else:
         assert name == refused.constraint_name
->>>>>>> c2acc22 (scripts/test-citus: the ledger's tests on a distributed database; reads that name a ledger by its id go to one machine)
 
 
 APPEND_ONLY = ("events", "entries", "late_entries", "idempotency_keys", "ledgers")
