@@ -80,10 +80,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def citus_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
-    from tests.conftest import create_role
+    from tests.conftest import make_role
 
     cluster = pytestconfig.stash[CLUSTER]
-    asyncio.run(create_role(pytestconfig.getoption("citus")))
+    asyncio.run(make_role(pytestconfig.getoption("citus")))
     cluster.create_template(shards=SHARDS)
     yield cluster
     cluster.drop_all()
