@@ -18,6 +18,7 @@ from app.api.problems import problem_response
 from app.counts import RequestCounts
 from app.ledger.refusals import InternalError, OutcomeUnknown, Overloaded, Refusal
 from app.load import Load
+from app.trace_context import find_callers_span
 
 if TYPE_CHECKING:
     from app.api.cors import Cors
@@ -69,6 +70,10 @@ class RequestMiddleware:
             about["trace_id"] = f"{context.trace_id:032x}"
             # So that the caller finds what became of its request, also where it was not the one to begin the trace.
             named.append((b"traceparent", self._traces.name(span)))
+        elif (caller := find_callers_span(scope)) is not None:
+            # Nothing is traced here, but whoever follows a trace finds its requests in the log.
+            about["trace_id"] = caller.trace
+            named.append((b"traceparent", caller.traceparent))
 
         async def send_named(message: Message) -> None:
             nonlocal status

@@ -5,7 +5,6 @@ This module is imported only then, so that who traces nothing pays nothing; only
 """
 
 import asyncio
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -31,11 +30,8 @@ from starlette.types import Scope
 from app.counts import BatchWork
 from app.ledger.submissions import Submission
 from app.settings import Settings
+from app.trace_context import find_callers_span
 
-# W3C Trace Context: a later version may say more behind these, and is read as far as we know it.
-_TRACEPARENT = re.compile(
-    rb"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
-)
 EXPORT_SECONDS_MAX = 5.0
 CLOSE_SECONDS_MAX = 2.0
 LINKS_MAX = 128
@@ -128,11 +124,9 @@ class Traces:
 
 
 def _caller(scope: Scope) -> SpanContext | None:
-    """The span that the caller's `traceparent` names; None if it has none, or one that is not what it should be."""
-    said = [value.strip() for name, value in scope["headers"] if name == b"traceparent"]
-    found = _TRACEPARENT.fullmatch(said[0]) if len(said) == 1 else None
-    if found is None or found["version"] == b"ff" or (found["version"] == b"00" and found["more"]):
+    found = find_callers_span(scope)
+    if found is None:
         return None
-    flags = TraceFlags(int(found["flags"], 16) & TraceFlags.SAMPLED)
-    context = SpanContext(int(found["trace"], 16), int(found["span"], 16), is_remote=True, trace_flags=flags)
-    return context if context.is_valid else None
+    return SpanContext(
+        int(found.trace, 16), int(found.span, 16), is_remote=True, trace_flags=TraceFlags(int(found.sampled))
+    )

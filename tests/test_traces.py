@@ -1,5 +1,6 @@
 """Traces: what leaves for a collector, what of a caller's is taken, and that without an address there are none."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from tests.conftest import KEY, ROOT, Service, free_port, serve, settings_for
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 CALLER = f"00-{TRACE}-{SPAN}-01"
+MALFORMED = [
+    "", "nonsense", CALLER.upper(), f"00-{TRACE}-{SPAN}", f"00-{TRACE}-{SPAN}-1", f"00-{TRACE[:-1]}-{SPAN}-01",
+    f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01", f"ff-{TRACE}-{SPAN}-01", f"{CALLER}-more", f"0-{CALLER}",
+    f"{CALLER},{CALLER}", f"00-{TRACE}-{SPAN}-0g", "x" * 5000, f"00-{TRACE[:-1]}é-{SPAN}-01",
+]  # fmt: skip
 # What a span must not hold.
 CANARIES = {
     "API key": KEY,
@@ -127,11 +133,7 @@ def test_a_caller_that_does_not_trace_is_not_traced(database: str, collector: Co
     assert collector.spans == []
 
 
-@pytest.mark.parametrize("said", [
-    "", "nonsense", CALLER.upper(), f"00-{TRACE}-{SPAN}", f"00-{TRACE}-{SPAN}-1", f"00-{TRACE[:-1]}-{SPAN}-01",
-    f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01", f"ff-{TRACE}-{SPAN}-01", f"{CALLER}-more", f"0-{CALLER}",
-    f"{CALLER},{CALLER}", f"00-{TRACE}-{SPAN}-0g", "x" * 5000, f"00-{TRACE[:-1]}é-{SPAN}-01",
-])  # fmt: skip
+@pytest.mark.parametrize("said", MALFORMED)
 def test_a_malformed_traceparent_is_as_good_as_none(tracing: Service, said: str) -> None:
     answer = ask(tracing, "GET", "/v1/ledgers", headers={"traceparent": said.encode()})
     assert answer.status_code == 200
@@ -213,7 +215,32 @@ def test_without_an_address_nothing_of_it_is_imported() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_without_an_address_a_traceparent_is_passed_over(service: Service) -> None:
-    answer = ask(service, "GET", "/v1/ledgers", headers={"traceparent": CALLER})
+def test_without_an_address_a_traceparent_is_still_on_the_answer_and_in_the_log(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The caller's own span, since there is none of ours; beside the request's id, which it neither makes nor is."""
+    with serve(database, log_level="INFO") as service:
+        assert settings_for(service.database).traces_endpoint is None
+        answer = ask(service, "GET", "/v1/ledgers", headers={"traceparent": CALLER, "X-Request-Id": "mine"})
+        refused = ask(service, "GET", "/v1/ledgers/none", headers={"traceparent": f"cc-{TRACE}-{SPAN}-fe-more"})
+        without = ask(service, "GET", "/v1/ledgers")
+    assert (answer.headers["traceparent"], answer.headers["x-request-id"]) == (CALLER, "mine")
+    assert (refused.status_code, refused.headers["traceparent"]) == (404, f"00-{TRACE}-{SPAN}-00")
+    assert "traceparent" not in without.headers
+    assert not [one for one in (answer, refused) if "tracestate" in one.headers]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"event": "request"' in line]
+    assert [line.get("trace_id") for line in lines] == [TRACE, TRACE, None]
+    assert lines[0]["request_id"] == "mine"
+    assert CANARIES["tracestate"] not in json.dumps(lines)
+
+
+@pytest.mark.parametrize("said", MALFORMED)
+def test_without_an_address_a_malformed_one_is_as_good_as_none(service: Service, said: str) -> None:
+    answer = ask(service, "GET", "/v1/ledgers", headers={"traceparent": said.encode()})
+    assert answer.status_code == 200
     assert "traceparent" not in answer.headers
-    assert settings_for(service.database).traces_endpoint is None
+
+
+def test_without_an_address_two_of_them_are_none(service: Service) -> None:
+    two = [("Authorization", f"Bearer {KEY}"), ("traceparent", CALLER), ("Traceparent", CALLER)]
+    assert "traceparent" not in httpx.get(f"{service.url}/v1/ledgers", headers=two).headers
