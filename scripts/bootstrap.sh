@@ -5,6 +5,9 @@
 # they look for the Python that .python-version names, and refuse to run anything if they have another. So a
 # command counts only if it runs here, and interpreters are asked from outside for the file they really are.
 
+# Some machines forbid Python to keep what it compiled: then every process compiles all its libraries as it starts.
+unset PYTHONDONTWRITEBYTECODE
+
 pyenv=${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}
 
 works_here() {

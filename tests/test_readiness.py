@@ -92,5 +92,6 @@ def test_an_answer_is_good_for_a_while(database: str, monkeypatch: pytest.Monkey
 def test_revisions_are_numbered_in_their_order() -> None:
     """Readiness compares them, and a process has to place one that it has never heard of."""
     scripts = list(ScriptDirectory("alembic").walk_revisions())
+    assert [MIGRATION_HEAD] == ScriptDirectory("alembic").get_heads()
     assert all(re.fullmatch(r"\d{4}", script.revision) for script in scripts)
     assert all(script.down_revision is None or script.down_revision < script.revision for script in scripts)
