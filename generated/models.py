@@ -154,7 +154,7 @@ class Readiness(BaseModel):
     """
     Always `ok`; trouble is answered as a problem.
     """
-    warnings: list[StrictStr]
+    warnings: Annotated[list[StrictStr], Field(max_length=100)]
     """
     What an operator should know, though it does not keep the service from working. `fsync_off` and
     `synchronous_commit_off`, where the setting `ALLOW_UNSAFE_DATABASE` admits them: what was confirmed may be
@@ -232,7 +232,7 @@ class Ledger(BaseModel):
 
 
 class LedgerPage(BaseModel):
-    items: list[Ledger]
+    items: Annotated[list[Ledger], Field(max_length=1000)]
     next_cursor: StrictStr | None
 
 
@@ -335,7 +335,7 @@ class Account(BaseModel):
 
 
 class AccountPage(BaseModel):
-    items: list[Account]
+    items: Annotated[list[Account], Field(max_length=1000)]
     next_cursor: StrictStr | None
     sequence: EventSequence
 
@@ -367,7 +367,7 @@ class AccountEntry(BaseModel):
 
 
 class AccountEntryPage(BaseModel):
-    items: list[AccountEntry]
+    items: Annotated[list[AccountEntry], Field(max_length=1000)]
     next_cursor: StrictStr | None
     sequence: EventSequence
 
@@ -406,7 +406,7 @@ class AssetTotals(BaseModel):
 
 
 class AssetTotalsPage(BaseModel):
-    items: list[AssetTotals]
+    items: Annotated[list[AssetTotals], Field(max_length=1000)]
     next_cursor: StrictStr | None
     as_of_effective: AwareDatetime | None
     """
@@ -426,7 +426,7 @@ class TrialBalance(BaseModel):
 
 
 class TrialBalancePage(BaseModel):
-    items: list[TrialBalance]
+    items: Annotated[list[TrialBalance], Field(max_length=1000)]
     next_cursor: StrictStr | None
     as_of_effective: AwareDatetime | None
     """
@@ -545,7 +545,7 @@ class Posting(BaseModel):
     asset: Asset
     amount: Counter
     released: Counter
-    hold_posting: int | None
+    hold_posting: Annotated[int | None, Field(ge=0, le=499)]
     """
     Which posting of the hold it captures or releases, from 0; null where there is no `hold`.
     """
@@ -582,15 +582,15 @@ class Transaction(BaseModel):
     """
     The label of the key that asked; `system` for an expiry.
     """
-    hold: int | None
+    hold: Annotated[int | None, Field(ge=1, le=9007199254740991)]
     """
     The sequence of the hold that it captures, voids or expires; null for any other kind.
     """
-    reverses: int | None
+    reverses: Annotated[int | None, Field(ge=1, le=9007199254740991)]
     """
     The sequence of the transaction that it reverses; null for any other kind.
     """
-    postings: list[Posting]
+    postings: Annotated[list[Posting], Field(max_length=500)]
     reference: StrictStr | None
     group: StrictStr | None
     description: StrictStr | None
@@ -609,7 +609,7 @@ class HoldLine(BaseModel):
 
 
 class TransactionPage(BaseModel):
-    items: list[Transaction]
+    items: Annotated[list[Transaction], Field(max_length=1000)]
     next_cursor: StrictStr | None
     sequence: EventSequence
 
@@ -673,7 +673,7 @@ class Event(BaseModel):
 
 
 class EventPage(BaseModel):
-    items: list[Event]
+    items: Annotated[list[Event], Field(max_length=1000)]
     next_after_sequence: Annotated[int, Field(ge=0, le=9007199254740991)]
     """
     Pass it as `after_sequence` to read on.
@@ -718,7 +718,7 @@ class VerificationReport(BaseModel):
     """
     The last event of the range; one less than `from_sequence` if the range is empty.
     """
-    checks: list[VerificationCheck]
+    checks: Annotated[list[VerificationCheck], Field(max_length=100)]
     next_after_sequence: Annotated[int, Field(ge=0, le=9007199254740991)]
     """
     Pass it as `after_sequence` to go on.
@@ -773,11 +773,11 @@ class ApiKey(BaseModel):
     """
     The actor of what is done with it.
     """
-    operations: list[StrictStr]
+    operations: Annotated[list[StrictStr], Field(max_length=100)]
     """
     What it may do.
     """
-    ledgers: list[LedgerName] | None
+    ledgers: Annotated[list[LedgerName] | None, Field(max_length=100)]
     """
     The ledgers that it may do it in; null for all of them.
     """
@@ -821,7 +821,7 @@ class CreatedApiKey(BaseModel):
 
 
 class ApiKeyPage(BaseModel):
-    items: list[ApiKey]
+    items: Annotated[list[ApiKey], Field(max_length=1000)]
     next_cursor: StrictStr | None
     """
     For the next page; null on the last one.
@@ -930,7 +930,7 @@ class TransactionResult(BaseModel):
 
 
 class TransactionBatch(BaseModel):
-    results: list[TransactionResult]
+    results: Annotated[list[TransactionResult], Field(max_length=1000)]
 
 
 class TransactionState(BaseModel):
@@ -953,15 +953,15 @@ class TransactionState(BaseModel):
     """
     The label of the key that asked; `system` for an expiry.
     """
-    hold: int | None
+    hold: Annotated[int | None, Field(ge=1, le=9007199254740991)]
     """
     The sequence of the hold that it captures, voids or expires; null for any other kind.
     """
-    reverses: int | None
+    reverses: Annotated[int | None, Field(ge=1, le=9007199254740991)]
     """
     The sequence of the transaction that it reverses; null for any other kind.
     """
-    postings: list[Posting]
+    postings: Annotated[list[Posting], Field(max_length=500)]
     reference: StrictStr | None
     group: StrictStr | None
     description: StrictStr | None
@@ -972,11 +972,11 @@ class TransactionState(BaseModel):
     that ended it, whatever was captured before; more may follow. Null for any other kind.
 
     """
-    hold_lines: list[HoldLine]
+    hold_lines: Annotated[list[HoldLine], Field(max_length=500)]
     """
     Of a hold, what has become of each of its postings; empty for any other kind.
     """
-    reversed_by: int | None
+    reversed_by: Annotated[int | None, Field(ge=1, le=9007199254740991)]
     """
     The sequence of the transaction that reversed it; null if none did.
     """
@@ -984,7 +984,7 @@ class TransactionState(BaseModel):
 
 
 class HoldPage(BaseModel):
-    items: list[TransactionState]
+    items: Annotated[list[TransactionState], Field(max_length=1000)]
     next_cursor: StrictStr | None
     sequence: EventSequence
 
@@ -1022,7 +1022,7 @@ class ProblemDetails(BaseModel):
     """
     What the transaction would take from it, or add to it, or capture.
     """
-    errors: list[FieldError] | MISSING = MISSING
+    errors: Annotated[list[FieldError] | MISSING, Field(max_length=100)] = MISSING
     index: Annotated[int | MISSING, Field(ge=0, le=999)] = MISSING
     """
     Which transaction of a batch was refused, from 0.

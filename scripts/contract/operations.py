@@ -213,8 +213,8 @@ class Operation:
                      new.get("name"))  # fmt: skip
         if old.get("required", False) != new.get("required", False):
             meets = Meets.CALLERS if new.get("required") else Meets.NOTICE
-            what = "the parameter is required now" if new.get("required") else "the parameter may be left out now"
-            self.add(meets, new, what, new.get("name"))
+            what = "is required now" if new.get("required") else "may be left out now"
+            self.add(meets, new, f"the parameter {new.get('name')} {what}")
         if written(old) != written(new):
             self.add(Meets.CALLERS, new, "the parameter is written in another style", written(old), written(new))
         if new.get("deprecated") and not old.get("deprecated"):
@@ -289,8 +289,8 @@ class Operation:
                 continue
             if header.get("required", False) != after[name].get("required", False):
                 gone = header.get("required", False)
-                what = "the header may be missing now" if gone else "the header is always there now"
-                at.add(Meets.READERS if gone else Meets.NOTICE, after[name], what, name)
+                what = f"the header {name} {'may be missing' if gone else 'is always there'} now"
+                at.add(Meets.READERS if gone else Meets.NOTICE, after[name], what)
             if after[name].get("deprecated") and not header.get("deprecated"):
                 at.add(Meets.NOTICE, after[name], "is deprecated")
             compare_schemas(header.part("schema", {}), after[name].part("schema", {}), at)
