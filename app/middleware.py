@@ -80,7 +80,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 guards = () if "guarded" in scope else GUARDS_OF_THE_PAST if "past" in scope else GUARDS
-                message["headers"] = [*message["headers"], *named, *guards]
+                message["headers"] = [*message["headers"], *named, *guards, *scope.get("notices", ())]
             await send(message)
 
         async def refuse(refusal: Refusal) -> None:

@@ -35,6 +35,7 @@ from app.api.edge import (
     read_headers,
 )
 from app.api.locations import Location
+from app.api.notices import read_notices
 from app.ledger.refusals import RouteNotFound, ValidationFailed
 
 CONTRACT_FILE = Path(__file__).parents[2] / "openapi.yaml"
@@ -60,6 +61,7 @@ class Operation:
     media_type: str
     location: Location | None
     compressed: bool
+    notices: tuple[tuple[bytes, bytes], ...]
 
     @cached_property
     def acceptable(self) -> tuple[str, ...]:
@@ -100,6 +102,7 @@ class Contract:
             keyed=any(p["name"] == "Idempotency-Key" for p in parameters),
             media_type=next(iter(success["content"])),
             location=Location.of(self.document, success),
+            notices=read_notices(said),
             compressed="Content-Encoding" in success.get("headers", ()),
             body_bytes_max=said.get("requestBody", {}).get("x-bytes-max", BODY_BYTES_MAX),
         )

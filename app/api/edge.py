@@ -59,6 +59,8 @@ _SINGLE_HEADERS = {
 def name_for_log(request: Request, operation: Operation) -> None:
     ledger = request.path_params.get("ledger", "-")
     request.scope["operation_id"] = operation.operation_id
+    if operation.notices:
+        request.scope["notices"] = operation.notices
     request.scope["ledger"] = ledger if _LEDGER.fullmatch(ledger) else "-"
 
 
