@@ -123,6 +123,13 @@ def test_every_file_of_the_documentation_is_a_page(pages: dict[str, Page]) -> No
     assert set(addresses.values()) <= {*pages, "/openapi.yaml"}
 
 
+def test_everything_that_a_page_is_made_of_is_in_the_image() -> None:
+    dockerfile, let_through = (ROOT / "Dockerfile").read_text(), (ROOT / ".dockerignore").read_text().splitlines()
+    for name in {name.partition("/")[0] for name in Sources.find().addresses}:
+        assert f"!{name}" in let_through
+        assert re.search(rf"^COPY .*\b{re.escape(name)}\b", dockerfile, re.MULTILINE), name
+
+
 def test_no_link_is_dead(visitor: httpx.Client, pages: dict[str, Page]) -> None:
     """Neither to a page nor to a place in one; other hosts aside, which are few."""
     dead, hosts = [], set()

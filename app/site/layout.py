@@ -23,7 +23,9 @@ TEMPLATES = Environment(
 class Entry:
     label: str
     href: str
+    # What is listed below it on pages whose addresses begin so.
     below: "list[Group]" = field(default_factory=list)
+    opens: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ INSIDE = {"docs/architecture.md": "How it works", "CHANGELOG.md": "Changes"}
 def navigate(sources: Sources, operations: list[Group]) -> list[Group]:
     """Every page, in groups."""
     reference = [
-        Entry("Operations", "/docs/reference", operations),
+        Entry("Operations", "/docs/reference", operations, "/docs/reference"),
         Entry("Refusals", "/problems"),
         Entry("Try it out", "/docs/try"),
         Entry("openapi.yaml", "/openapi.yaml"),
@@ -76,7 +78,6 @@ def navigate(sources: Sources, operations: list[Group]) -> list[Group]:
         if name not in named and name.endswith(".md") and name != "docs/problems.md" and "/decisions/" not in name
         and not name.startswith(SOURCES_FOLDER)
     ]  # fmt: skip
-    decisions = [name for name in sources.addresses if "/decisions/" in name]
     groups = [
         Group("Start", _entries(sources, START)),
         Group("Concepts", _entries(sources, CONCEPTS)),
@@ -84,9 +85,15 @@ def navigate(sources: Sources, operations: list[Group]) -> list[Group]:
         Group("Clients", _entries(sources, CLIENTS | _scenarios(sources))),
         Group("Operate", _entries(sources, OPERATE)),
         Group("More", _entries(sources, {name: first_heading(name) for name in rest})),
-        Group("Inside", _entries(sources, INSIDE | {name: first_heading(name) for name in decisions})),
+        Group("Inside", [*_entries(sources, INSIDE), *_decisions(sources)]),
     ]
     return [group for group in groups if group.entries]
+
+
+def _decisions(sources: Sources) -> list[Entry]:
+    names = [name for name in sources.addresses if "/decisions/" in name]
+    found = _entries(sources, {name: first_heading(name) for name in names})
+    return [Entry("Decisions", found[0].href, [Group("", found)], "/docs/decisions/")] if found else []
 
 
 def _scenarios(sources: Sources) -> dict[str, str]:

@@ -4,7 +4,8 @@ code in colours, pictures drawn into the page, and the languages of one example 
 import html
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,9 @@ from pygments.util import ClassNotFound
 
 # Blocks of these, one directly after the other, are one example in several languages.
 LANGUAGES = {"bash": "curl", "python": "Python", "typescript": "TypeScript", "go": "Go", "java": "Java", "rust": "Rust"}
-LEXERS = {"sh": "bash", "console": "console"}
+LEXERS = {"sh": "bash"}
+# In cells longer than this a table is read row by row on a phone, each cell below the one before.
+LONG_CELL = 60
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ def render(text: str, surroundings: Surroundings) -> Rendered:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     tokens = parser.parse(text)
     headings = _name_headings(tokens)
+    _name_cells(tokens)
     _rewrite(tokens, surroundings)
     title = headings[0].text if headings and headings[0].level == 1 else ""
     if title:
@@ -57,7 +61,7 @@ def render(text: str, surroundings: Surroundings) -> Rendered:
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("code_inline", _code_inline)
     parser.add_render_rule("image", _image)
-    parser.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
+    parser.add_render_rule("table_open", _table)
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return Rendered(title, parser.renderer.render(tokens, parser.options, {}), [h for h in headings if h.level == 2])
 
@@ -73,11 +77,33 @@ def code(text: str, language: str) -> str:
 
 
 def colours(text: str, language: str) -> str:
+    if language == "console":
+        return "".join(_console(text.splitlines(keepends=True)))
     try:
         lexer = get_lexer_by_name(LEXERS.get(language, language), stripnl=False)
     except ClassNotFound:
         return html.escape(text, quote=False)
     return highlight(text, lexer, HtmlFormatter(nowrap=True))
+
+
+def _console(lines: list[str]) -> Iterator[str]:
+    """Commands behind a prompt, over as many lines as the shell would ask for, and what each of them answered."""
+    while lines:
+        if not lines[0].startswith("$ "):
+            ends = next((n for n, line in enumerate(lines) if line.startswith("$ ")), len(lines))
+            yield colours("".join(lines[:ends]), "json" if lines[0].startswith("{") else "text")
+        else:
+            ends = next((n for n in range(1, len(lines)) if _is_whole("".join(lines[:n]))), len(lines))
+            yield '<span class="gp">$ </span>' + colours("".join(lines[:ends]).removeprefix("$ "), "bash")
+        lines = lines[ends:]
+
+
+def _is_whole(command: str) -> bool:
+    try:
+        shlex.split(command)
+    except ValueError:  # a quotation, or a backslash at the end, wants another line
+        return False
+    return not command.rstrip("\n").endswith(("\\", "|"))
 
 
 def tabs(name: str, panels: Sequence[tuple[str, str]]) -> str:
@@ -137,6 +163,29 @@ def _rewrite_line(line: Token, surroundings: Surroundings, *, names: Mapping[str
             token.meta["href"] = names.get(token.content)
         kept.append(token)
     line.children = kept
+
+
+def _name_cells(tokens: list[Token]) -> None:
+    """Tell each cell what its column is called, and each table whether it has much to say."""
+    table, names, column = None, [], 0
+    for number, (token, inline) in enumerate(pairwise(tokens)):
+        if token.type == "table_open":
+            table, names = token, []
+        elif token.type == "tr_open":
+            column = 0
+        elif token.type == "th_open":
+            names.append(inline.content)
+            if not inline.content:  # the head of nothing is none
+                token.tag = tokens[number + 2].tag = "td"
+        elif token.type == "td_open" and table is not None:
+            token.attrSet("data-column", re.sub(r"[`*]", "", names[column]))
+            table.meta["long"] = table.meta.get("long", False) or len(inline.content) > LONG_CELL
+            column += 1
+
+
+def _table(_: Any, tokens: Sequence[Token], number: int, *__: Any) -> str:
+    kind = "table long" if tokens[number].meta.get("long") else "table"
+    return f'<div class="{kind}" tabindex="0"><table>\n'
 
 
 def _code_inline(_: Any, tokens: Sequence[Token], number: int, *__: Any) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 
 from app.ledger.refusals import REFUSALS, Refusal
 from app.site.document import Document, operations_of
@@ -125,4 +126,6 @@ class Site:
 
 
 def _found(statuses: dict[type[Refusal], int]) -> list[Heading]:
-    return [Heading(2, str(status), f"s{status}") for status in sorted(set(statuses.values()))]
+    return [
+        Heading(2, f"{status} {HTTPStatus(status).phrase}", f"s{status}") for status in sorted(set(statuses.values()))
+    ]

@@ -22,6 +22,7 @@ SCOPES = {
 NUMBERS = {"minLength": "at least {} characters", "maxLength": "at most {} characters", "minItems": "at least {} items",
            "maxItems": "at most {} items", "maxProperties": "at most {} pairs", "minimum": "from {:,}",
            "maximum": "to {:,}"}  # fmt: skip
+EVERYWHERE = {"X-Request-Id", "Cache-Control", "traceparent"}  # headers of every answer
 UNBOUNDED = 2**53 - 1  # the maximum of every counter: no bound that a reader has to know
 
 
@@ -145,7 +146,7 @@ class Reference:
 
     def _answer(self, status: str, said: dict[str, Any]) -> Answer:
         schema = next(each["schema"] for each in said["content"].values())
-        headers = [name for name in said.get("headers", {}) if name != "X-Request-Id"]
+        headers = [name for name in said.get("headers", {}) if name not in EVERYWHERE]
         fields = self._fields(schema) if status.startswith("2") else []
         return Answer(status, self._prose(said["description"]), said.get("x-codes", []), headers, fields)
 

@@ -2,6 +2,7 @@
 it is answered, and what docs/problems.md says a client should do."""
 
 import re
+from http import HTTPStatus
 
 from markupsafe import Markup
 
@@ -103,5 +104,5 @@ def refusal_index(statuses: dict[type[Refusal], int]) -> str:
     by_status: dict[int, list[type[Refusal]]] = {}
     for refusal in REFUSALS.values():
         by_status.setdefault(statuses[refusal], []).append(refusal)
-    groups = [(status, by_status[status]) for status in sorted(by_status)]
+    groups = [(status, HTTPStatus(status).phrase, by_status[status]) for status in sorted(by_status)]
     return fill("refusals.html", groups=groups, frozen=is_frozen)
