@@ -151,6 +151,21 @@ LANGUAGES = {
             compile=("mvn -B -ntp package",),
             run="java -cp 'target/classes:target/dependency/*' Scenario",
         ),
+        Language(
+            name="rust",
+            generator="openapi-generator `rust`",
+            version=_rust_version,
+            needs=("cargo", "cargo-clippy", "java", "mvn"),
+            client="tallystick/src",
+            suffix=".rs",
+            generate=(
+                "mvn -B -q -ntp dependency:copy -DoutputDirectory=target/generator -Dmdep.stripVersion"
+                f" -Dartifact=org.openapitools:openapi-generator-cli:{_rust_version()}",
+                "java -jar target/generator/openapi-generator-cli.jar generate -c openapi-generator.yaml",
+            ),
+            compile=("cargo clippy --quiet --locked -- -D warnings", "cargo build --quiet --locked"),
+            run="target/debug/tallystick-scenario",
+        ),
     )
 }
 
