@@ -30,9 +30,10 @@ def migrate(connection: Connection, role: str | None) -> None:
         # Two processes that start at once migrate one after the other; the second finds nothing to do.
         connection.exec_driver_sql("select pg_advisory_xact_lock(7424217001)")
         connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-        # Where the tables are distributed by Citus, a trigger that reads its transition tables is made only under this;
-        # anywhere else it is a name that nobody asks for.
+        # Where the tables are distributed by Citus, a trigger that reads its transition tables is made only under the
+        # first, and a function beside changes of tables only under the second. Elsewhere nobody asks for these names.
         connection.exec_driver_sql("set local citus.enable_unsafe_triggers = on")
+        connection.exec_driver_sql("set local citus.multi_shard_modify_mode = 'sequential'")
         if context.get_context().get_current_revision() not in (None, context.get_head_revision()):
             # What every batch reads first: those that come wait here, with nothing in hand that we will need.
             connection.exec_driver_sql("lock table heads in access exclusive mode")

@@ -23,8 +23,9 @@ import structlog
 import uvloop
 
 from app.db import Database
+from app.ledger.submissions import CREATION_KEY, Submission
 from app.ledger.values import CreateLedger, Move, OpenAccount, PostTransaction
-from app.ledger.writer import CREATION_KEY, LedgerWriter, Submission
+from app.ledger.writer import LedgerWriter
 from app.settings import Settings
 from scripts.citus import PREFIX, Cluster, NoCluster
 
