@@ -106,6 +106,7 @@ class Reference:
             method=method,
             path=path,
             description=self._prose(operation.get("description", "")),
+            deprecated=operation.get("x-sunset") if operation.get("deprecated") else None,
             who=self._prose(self._who(operation)),
             parameters=[self._parameter(self._resolve(each)) for each in operation.get("parameters", [])],
             body=self._fields(schema) if schema else [],
@@ -191,7 +192,7 @@ def _type(said: dict[str, Any], resolve: Any) -> str:
 
 
 def _constraints(said: dict[str, Any]) -> list[str]:
-    found = []
+    found = ["deprecated"] if said.get("deprecated") else []
     for word, sentence in NUMBERS.items():
         value = said.get(word)
         if value not in (None, UNBOUNDED) and not (word == "minLength" and value == 1 and "pattern" in said):
