@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -96,17 +97,16 @@ def _decisions(sources: Sources) -> list[Entry]:
     return [Entry("Decisions", found[0].href, [Group("", found)], "/docs/decisions/")] if found else []
 
 
+LANGUAGES = {"python": "Python", "typescript": "TypeScript", "go": "Go", "java": "Java", "rust": "Rust"}
+
+
 def _scenarios(sources: Sources) -> dict[str, str]:
-    """The same story in each language, as its file."""
-    return {name: f"In {_LANGUAGES[name.split('/')[2]]}" for name in sources.addresses if _is_scenario(name)}
-
-
-def _is_scenario(name: str) -> bool:
-    folder = name.removeprefix(f"{SOURCES_FOLDER}/").split("/")[0] if name.startswith(SOURCES_FOLDER) else ""
-    return folder in _LANGUAGES and "scenario" in name.lower().rpartition("/")[2]
-
-
-_LANGUAGES = {"python": "Python", "typescript": "TypeScript", "go": "Go", "java": "Java", "rust": "Rust"}
+    """The same story in each language: the file that tells it."""
+    found = {}
+    for folder, language in LANGUAGES.items():
+        files = [name for name in sources.addresses if name.startswith(f"{SOURCES_FOLDER}/{folder}/")]
+        found |= {name: f"In {language}" for name in files if PurePath(name).stem.lower() in ("scenario", "main")}
+    return found
 
 
 def _entries(sources: Sources, names: dict[str, str]) -> list[Entry]:
