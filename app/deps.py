@@ -16,10 +16,11 @@ from app.access.callers import Caller
 from app.access.known_keys import KnownKeys
 from app.db import Database
 from app.ledger import queries
+from app.ledger.commands import Command
 from app.ledger.feed import Feed
 from app.ledger.refusals import OutcomeUnknown, Overloaded, Refusal, StorageUnavailable
 from app.ledger.submissions import Receipt, Submission
-from app.ledger.values import Command, Event
+from app.ledger.values import Event
 from app.ledger.writer import LedgerWriter
 from app.load import Load
 from generated import models

@@ -23,8 +23,8 @@ import structlog
 import uvloop
 
 from app.db import Database
+from app.ledger.commands import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.submissions import CREATION_KEY, Submission
-from app.ledger.values import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.writer import LedgerWriter
 from app.settings import Settings
 from scripts.citus import PREFIX, Cluster, NoCluster

@@ -22,9 +22,9 @@ from sqlalchemy.engine import make_url
 
 from app.db import WRITE_SETTINGS
 from app.ledger.book import KeyRow, read_book
+from app.ledger.commands import Command, CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.journal import write_book
 from app.ledger.rules import decide
-from app.ledger.values import Command, CreateLedger, Move, OpenAccount, PostTransaction
 from scripts.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]

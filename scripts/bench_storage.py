@@ -27,9 +27,9 @@ from sqlalchemy.engine import make_url
 
 from app.db import WRITE_SETTINGS
 from app.ledger.book import KeyRow, read_book
+from app.ledger.commands import CaptureTransaction, Command, CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.journal import write_book
 from app.ledger.rules import decide
-from app.ledger.values import CaptureTransaction, Command, CreateLedger, Move, OpenAccount, PostTransaction
 from scripts.bench_indexes import cpu_ns
 from scripts.postgres import Postgres
 

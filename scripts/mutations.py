@@ -251,11 +251,11 @@ BUGS = (
     ),
     Bug(
         "a cursor on time",
-        "app/ledger/queries.py",
-        "    query = _events(ledger_id)\n    rows, _ = await _read_page(",
+        "app/ledger/recorded.py",
+        "    query = select_events(ledger_id)\n    rows, _ = await read_page(",
         "    since = select(events.c.recorded_at).where(events.c.ledger_id == ledger_id, events.c.sequence == after)\n"
-        "    query = _events(ledger_id).where((events.c.recorded_at > since.scalar_subquery()) | (after == 0))\n"
-        "    rows, _ = await _read_page(",
+        "    query = select_events(ledger_id).where((events.c.recorded_at > since.scalar_subquery()) | (after == 0))\n"
+        "    rows, _ = await read_page(",
     ),
     Bug(
         "a past that counts what was recorded later",

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from app.ledger import feed
+from app.ledger.commands import CreateLedger, OpenAccount
 from app.ledger.refusals import Overloaded
 from app.ledger.submissions import CREATION_KEY, Submission
-from app.ledger.values import CreateLedger, OpenAccount
 from app.ledger.writer import Database, LedgerWriter
 from tests.books import check_invariants, connect, fetch_now, open_account, post, transaction
 from tests.conformance import check_answer

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.ledger import queries
+from app.ledger import pages
 from tests.books import new_key, open_account, post, transaction
 from tests.conftest import serve
 
@@ -78,12 +78,12 @@ def test_a_page_is_no_longer_than_its_bytes(
 ) -> None:
     (whole, length), *rest = pages_of(wide, where, how)
     assert ([], True) == (rest, length > BYTES_MAX)
-    monkeypatch.setattr(queries, "PAGE_BYTES_MAX", BYTES_MAX)
-    pages = list(pages_of(wide, where, how))
-    assert [] == [length for _, length in pages if length > BYTES_MAX]
-    assert whole == [item for items, _ in pages for item in items]
+    monkeypatch.setattr(pages, "PAGE_BYTES_MAX", BYTES_MAX)
+    found = list(pages_of(wide, where, how))
+    assert [] == [length for _, length in found if length > BYTES_MAX]
+    assert whole == [item for items, _ in found for item in items]
     # The estimate is of the longest item there can be, and yet not far from these.
-    assert len(pages) <= 3 * (length // BYTES_MAX + 1)
+    assert len(found) <= 3 * (length // BYTES_MAX + 1)
 
 
 @pytest.mark.parametrize(("where", "how"), LISTS)
@@ -91,7 +91,7 @@ def test_no_page_is_empty_where_each_item_fills_one(
     wide: httpx.Client, monkeypatch: pytest.MonkeyPatch, where: str, how: dict[str, Any]
 ) -> None:
     ((whole, _),) = pages_of(wide, where, how)
-    monkeypatch.setattr(queries, "PAGE_BYTES_MAX", 1)
+    monkeypatch.setattr(pages, "PAGE_BYTES_MAX", 1)
     assert [[item] for item in whole] == [items for items, _ in pages_of(wide, where, how)]
 
 

@@ -13,7 +13,7 @@ from app import server
 from app.access import authentication, known_keys
 from app.api import caching, compression, cors, edge
 from app.db import Database
-from app.ledger import movements, queries, rules, submissions, verify, writer
+from app.ledger import movements, pages, rules, submissions, verify, writer
 from app.ledger.verification import clocks
 from app.settings import Settings
 from tests.conformance import DOCUMENT
@@ -102,7 +102,7 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
     "Ledger name": lambda: [most("LedgerName")],
     "Description, reason": lambda: list({most("Description"), most("Reason")}),
     "Metadata": of_metadata,
-    "Page": lambda: [PARAMETERS["Limit"]["schema"]["maximum"], queries.PAGE_BYTES_MAX // 1_000_000],
+    "Page": lambda: [PARAMETERS["Limit"]["schema"]["maximum"], pages.PAGE_BYTES_MAX // 1_000_000],
     "How long a client may keep an answer about a past that no later event changes": lambda: [
         caching.PAST_SECONDS // 3600
     ],

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.ledger.book import Book
+from app.ledger.commands import Command, CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.refusals import BooksRefuse, Refusal, ValidationFailed
 from app.ledger.rules import check_transaction, decide
-from app.ledger.values import Account, Command, CreateLedger, Entry, Event, Head, Move, OpenAccount, PostTransaction
+from app.ledger.values import Account, Entry, Event, Head
 
 COUNTER_MAX = 10**38 - 1
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

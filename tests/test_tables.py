@@ -13,9 +13,9 @@ from sqlalchemy.engine import make_url
 
 from app.db import WRITE_SETTINGS
 from app.ledger.book import READ, READ_WITH_HOLDS
+from app.ledger.commands import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.journal import WRITE, WRITE_WITH_HOLDS
 from app.ledger.submissions import CREATION_KEY, Submission
-from app.ledger.values import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.writer import LOCK, Database, LedgerWriter
 from app.models import metadata
 from tests.books import check_invariants, connect, fetch

@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from app.db import Database, is_transient
+from app.ledger.commands import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.refusals import InternalError, LedgerNotFound
 from app.ledger.submissions import CREATION_KEY, Submission
-from app.ledger.values import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.writer import LedgerWriter
 from tests.books import check_invariants, connect, fetch, open_books, transaction
 from tests.conftest import KEY, Clock, settings_for, start_processes

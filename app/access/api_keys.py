@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.access.secrets import digest, make_secret
 from app.db import WriteConnections, is_transient
-from app.ledger.queries import Page
+from app.ledger.pages import Page
 from app.ledger.refusals import ApiKeyExists, ApiKeyNotFound, OutcomeUnknown, StorageUnavailable, TimeOutOfRange
 from app.ledger.scopes import Scope
 from app.models import api_keys

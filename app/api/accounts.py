@@ -17,10 +17,11 @@ from app.api.cursors import (
 from app.api.edge import fingerprint
 from app.deps import CallerOfRequest, KeyDigest, Present, Session, Submit
 from app.ledger import finding, queries, statements, transactions
+from app.ledger.commands import OpenAccount, UpdateAccount
 from app.ledger.history import Moment
 from app.ledger.refusals import InvalidCursor
 from app.ledger.scopes import check_filter
-from app.ledger.values import Event, OpenAccount, UpdateAccount
+from app.ledger.values import Event
 from app.wire import given
 from generated import models
 

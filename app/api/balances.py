@@ -11,7 +11,7 @@ from app.api.cursors import Place, make_cursor, read_place
 from app.deps import CallerOfRequest, Present, Session
 from app.ledger import history, totals
 from app.ledger.history import AsOf
-from app.ledger.queries import Page
+from app.ledger.pages import Page
 from app.ledger.scopes import check_filter
 from generated import models
 

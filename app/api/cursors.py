@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from app.ledger.history import Moment
-from app.ledger.queries import Order, Page
+from app.ledger.pages import Order, Page
 from app.ledger.refusals import InvalidCursor, ValidationFailed
 from generated import models
 

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from app.api.contract import ContractRoute
 from app.api.edge import identify, read_headers
 from app.deps import FeedOfProcess, LoadOfProcess, Sessions
-from app.ledger import queries
+from app.ledger import recorded
 from generated import models
 
 router = APIRouter(route_class=ContractRoute, tags=["Events"])
@@ -27,9 +27,9 @@ async def list_events(
     after_sequence: Annotated[models.AfterSequenceParameter, Query()] = 0,
     limit: Annotated[models.LimitParameter, Query()] = 100,
     wait_seconds: Annotated[models.WaitSecondsParameter, Query()] = 0,
-) -> queries.LogPage:
+) -> recorded.LogPage:
     async with sessions() as session:
-        page = await queries.list_events(session, ledger, after=after_sequence, limit=limit)
+        page = await recorded.list_events(session, ledger, after=after_sequence, limit=limit)
     # Whoever reads on is known by the label of the key.
     feed.counts.asked(request.scope["caller"].shown, ledger, behind=page.sequence - after_sequence)
     if page.items or not wait_seconds:

@@ -10,8 +10,9 @@ from pydantic import MISSING
 from app.api.contract import ContractRoute
 from app.api.edge import fingerprint
 from app.deps import KeyDigest, Submit
+from app.ledger.commands import CaptureTransaction, ReverseTransaction, VoidTransaction
 from app.ledger.rules import check_capture
-from app.ledger.values import CaptureTransaction, Event, ReverseTransaction, VoidTransaction
+from app.ledger.values import Event
 from app.wire import given
 from generated import models
 

@@ -9,8 +9,9 @@ from app.api.cursors import CursorPage, read_position, with_cursor
 from app.api.edge import fingerprint
 from app.deps import CallerOfRequest, KeyDigest, Session, Submit
 from app.ledger import queries
+from app.ledger.commands import CreateLedger, UpdateLedger
 from app.ledger.submissions import CREATION_KEY
-from app.ledger.values import CreateLedger, Event, UpdateLedger
+from app.ledger.values import Event
 from app.wire import given
 from generated import models
 

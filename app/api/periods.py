@@ -5,7 +5,8 @@ from fastapi import APIRouter
 from app.api.contract import ContractRoute
 from app.api.edge import fingerprint
 from app.deps import KeyDigest, Submit
-from app.ledger.values import ClosePeriod, Event, ReopenPeriod
+from app.ledger.commands import ClosePeriod, ReopenPeriod
+from app.ledger.values import Event
 from app.wire import given
 from generated import models
 

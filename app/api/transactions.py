@@ -13,13 +13,14 @@ from app.api.cursors import CursorPage, check_one_filter, read_filters, read_pla
 from app.api.edge import fingerprint
 from app.api.problems import say
 from app.deps import CallerOfRequest, KeyDigest, Present, Session, Submit
-from app.ledger import finding, queries, transactions
+from app.ledger import finding, recorded, transactions
+from app.ledger.commands import Move, PostBatch, PostTransaction
 from app.ledger.history import Moment
 from app.ledger.refusals import Refusal
 from app.ledger.rules import check_batch, check_transaction
 from app.ledger.scopes import check_filter
 from app.ledger.transactions import TransactionState
-from app.ledger.values import Event, Move, PostBatch, PostTransaction
+from app.ledger.values import Event
 from app.wire import given
 from generated import models
 
@@ -148,7 +149,7 @@ async def list_transactions(
             named = {name: place.filters.get(name) for name in ("reference", "group")}
             page = await finding.find_transactions(session, ledger, **named, **where)
         case _:
-            page = await queries.list_transactions(session, ledger, **where)
+            page = await recorded.list_transactions(session, ledger, **where)
     return with_cursor(page, *scope, order=place.order, filters=place.filters)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.ledger.book import Book
+from app.ledger.commands import UpdateAccount, UpdateLedger
 from app.ledger.refusals import (
     AccountClosed,
     AccountFrozen,
@@ -15,7 +16,7 @@ from app.ledger.refusals import (
     LimitNotMet,
     RevisionConflict,
 )
-from app.ledger.values import Account, AccountEvent, Decision, LedgerEvent, Status, UpdateAccount, UpdateLedger
+from app.ledger.values import Account, AccountEvent, Decision, LedgerEvent, Status
 
 
 def update_ledger(command: UpdateLedger, book: Book, *, now: datetime, actor: str) -> Decision:

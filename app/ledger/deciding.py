@@ -6,6 +6,7 @@ import sentry_sdk
 import structlog
 
 from app.ledger.book import Book, KeyRow
+from app.ledger.commands import CreateLedger, ExpireHolds, PostBatch
 from app.ledger.refusals import (
     BatchRefused,
     BooksRefuse,
@@ -22,7 +23,7 @@ from app.ledger.refusals import (
 from app.ledger.rules import decide
 from app.ledger.scopes import check_subject
 from app.ledger.submissions import CREATION_KEY, Outcome, Receipt, Recorded, Submission
-from app.ledger.values import CreateLedger, Event, ExpireHolds, PostBatch
+from app.ledger.values import Event
 
 log = structlog.get_logger()
 

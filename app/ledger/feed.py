@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from app.counts import FeedCounts
 from app.db import Database
-from app.ledger import queries
+from app.ledger import queries, recorded
 from app.ledger.refusals import Overloaded
 from app.models import heads
 
@@ -92,7 +92,7 @@ class Feed:
         self._unsent[ledger_id] = sequence
         self._has_unsent.set()
 
-    async def list_next_events(self, ledger: str, *, after: int, limit: int, wait_s: float) -> queries.LogPage:
+    async def list_next_events(self, ledger: str, *, after: int, limit: int, wait_s: float) -> recorded.LogPage:
         """The log after a sequence, as soon as it holds anything there; an empty page if it does not in time.
 
         No session is held while waiting. Raises what `list_events` does, and `Overloaded` if too many wait.
@@ -113,9 +113,9 @@ class Feed:
     def _lets_go(self, waiter: Waiter) -> bool:
         return self._stopping or waiter.released
 
-    async def _read(self, ledger: str, after: int, limit: int) -> queries.LogPage:
+    async def _read(self, ledger: str, after: int, limit: int) -> recorded.LogPage:
         async with self._sessions() as session:
-            return await queries.list_events(session, ledger, after=after, limit=limit)
+            return await recorded.list_events(session, ledger, after=after, limit=limit)
 
     @contextmanager
     def _watch(self, ledger_id: int, after: int) -> Iterator[Waiter]:

@@ -9,21 +9,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import BigInteger
 
-from app.ledger import queries
+from app.ledger import pages
 from app.ledger.history import FOR_EVER, Moment, last_recorded
-from app.ledger.queries import (
-    AccountState,
-    Order,
-    Page,
-    _account_state,
-    _accounts,
-    _events,
-    _get_head,
-    _read_events,
-    _read_page,
-    account_size,
-    event_size,
-)
+from app.ledger.pages import Order, Page, read_page
+from app.ledger.queries import AccountState, account_size, get_head, make_account_state, select_accounts
+from app.ledger.recorded import event_size, read_events, select_events
 from app.ledger.statements import VERSIONS_OF
 from app.ledger.values import EARLIEST, Event
 from app.models import accounts, events
@@ -45,30 +35,30 @@ async def find_accounts(
     now: datetime,
 ) -> Page[AccountState, str]:
     """Those of an asset, or of a status, in the bytewise order of their paths. Raises `LedgerNotFound`, `ExpiryDue`."""
-    ledger_id, sequence = await _get_head(session, ledger, now=now)
+    ledger_id, sequence = await get_head(session, ledger, now=now)
     filtered = accounts.c.asset == asset if asset is not None else accounts.c.status == status
-    query = _accounts(ledger_id).where(filtered)
-    rows, more = await _read_page(session, query, accounts.c.path, "oldest", after, limit, account_size)
-    return Page([_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
+    query = select_accounts(ledger_id).where(filtered)
+    rows, more = await read_page(session, query, accounts.c.path, "oldest", after, limit, account_size)
+    return Page([make_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
 
 
 async def list_accounts_below(
     session: AsyncSession, ledger: str, prefix: str, *, after: str | None, limit: int, now: datetime
 ) -> Page[AccountState, str]:
     """The account of the path itself, then those below it. Raises `LedgerNotFound`, `ExpiryDue`."""
-    ledger_id, sequence = await _get_head(session, ledger, now=now)
-    query, first = _accounts(ledger_id), []
+    ledger_id, sequence = await get_head(session, ledger, now=now)
+    query, first = select_accounts(ledger_id), []
     if after is None:
         itself = query.where(accounts.c.path == prefix)
-        first, _ = await _read_page(session, itself, accounts.c.path, "oldest", None, 1, account_size)
+        first, _ = await read_page(session, itself, accounts.c.path, "oldest", None, 1, account_size)
     # By a range of bytes: `;` is what follows `:`. Between the path and this range others may lie.
     below = query.where(accounts.c.path >= f"{prefix}:", accounts.c.path < f"{prefix};")
     after, count = None if after == prefix else after, limit - len(first)
-    found, more = await _read_page(session, below, accounts.c.path, "oldest", after, count, account_size)
-    allowed = queries.PAGE_BYTES_MAX - first[0].bytes_so_far if first else None
+    found, more = await read_page(session, below, accounts.c.path, "oldest", after, count, account_size)
+    allowed = pages.PAGE_BYTES_MAX - first[0].bytes_so_far if first else None
     rows = [row for row in found if allowed is None or row.bytes_so_far <= allowed]
     more = more or len(rows) < len(found)
-    items = [_account_state(row, sequence) for row in (*first, *rows)]
+    items = [make_account_state(row, sequence) for row in (*first, *rows)]
     return Page(items, items[-1].path if more else None, sequence)
 
 
@@ -86,11 +76,11 @@ async def find_transactions(
     limit: int,
 ) -> Page[Event, int]:
     """Those of a reference, of which there is one at most, or of a group. Raises `LedgerNotFound`."""
-    ledger_id, sequence = await _get_head(session, ledger)
+    ledger_id, sequence = await get_head(session, ledger)
     filtered = events.c.reference == reference if reference is not None else events.c.group == group
-    query = _events(ledger_id).where(events.c.postings.is_not(None), filtered)
-    rows, more = await _read_page(session, query, events.c.sequence, order, after, limit, event_size)
-    found = await _read_events(session, ledger_id, rows)
+    query = select_events(ledger_id).where(events.c.postings.is_not(None), filtered)
+    rows, more = await read_page(session, query, events.c.sequence, order, after, limit, event_size)
+    found = await read_events(session, ledger_id, rows)
     return Page(found, found[-1].sequence if more else None, sequence)
 
 
@@ -106,7 +96,7 @@ async def list_transactions_of_account(
 ) -> Page[Event, int]:
     """Those that name an account, none if there is no such account; of these, if `within` is a prefix, only those that
     name no account outside. Raises `LedgerNotFound`."""
-    ledger_id, sequence = await _get_head(session, ledger)
+    ledger_id, sequence = await get_head(session, ledger)
     query = select(accounts.c.account_id).where(accounts.c.ledger_id == ledger_id, accounts.c.path == path)
     account_id = await session.scalar(query)
     key = {"ledger_id": ledger_id, "account_id": account_id}
@@ -136,7 +126,7 @@ async def list_transactions_effective(
     Those that said when they were effective stand in an index; the others were effective when recorded, which
     rises with their sequence. Raises `LedgerNotFound`.
     """
-    ledger_id, last = await _get_head(session, ledger)
+    ledger_id, last = await get_head(session, ledger)
     sequence = last if pinned is None else min(pinned, last)
     # From `low` up to and including `high`, as places.
     low = Moment(max(start or EARLIEST, EARLIEST) - _INSTANT, sequence)
@@ -191,9 +181,9 @@ async def _read_in_order(
         return [], False
     asked = bindparam("sequences", sequences, type_=ARRAY(BigInteger))
     found = func.unnest(asked).table_valued("sequence", with_ordinality="place", name="found").render_derived()
-    query = _events(ledger_id).join(found, found.c.sequence == events.c.sequence).add_columns(found.c.place)
-    rows, more = await _read_page(session, query, found.c.place, "oldest", None, limit, event_size)
-    return await _read_events(session, ledger_id, rows), more
+    query = select_events(ledger_id).join(found, found.c.sequence == events.c.sequence).add_columns(found.c.place)
+    rows, more = await read_page(session, query, found.c.place, "oldest", None, limit, event_size)
+    return await read_events(session, ledger_id, rows), more
 
 
 def bounds_within(prefix: str | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.ledger.book import Book
+from app.ledger.commands import CaptureTransaction, ReverseTransaction, VoidTransaction
 from app.ledger.movements import Movement, check_effective, check_limits, check_not_frozen, check_open, check_reference
 from app.ledger.periods import check_period
 from app.ledger.refusals import (
@@ -20,16 +21,7 @@ from app.ledger.refusals import (
     NotReversible,
     TransactionNotFound,
 )
-from app.ledger.values import (
-    CaptureTransaction,
-    Decision,
-    Hold,
-    HoldLine,
-    HoldStatus,
-    ReverseTransaction,
-    TransactionEvent,
-    VoidTransaction,
-)
+from app.ledger.values import Decision, Hold, HoldLine, HoldStatus, TransactionEvent
 
 # Who asks for an expiry: nobody but the ledger itself.
 SYSTEM = "system"

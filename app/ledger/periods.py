@@ -3,8 +3,9 @@
 from datetime import datetime
 
 from app.ledger.book import Book
+from app.ledger.commands import ClosePeriod, ReopenPeriod
 from app.ledger.refusals import PeriodClosed, TimeOutOfRange
-from app.ledger.values import EARLIEST, ClosePeriod, Decision, PeriodEvent, ReopenPeriod
+from app.ledger.values import EARLIEST, Decision, PeriodEvent
 
 
 def close_period(command: ClosePeriod, book: Book, *, now: datetime, actor: str) -> Decision:

@@ -4,6 +4,22 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from app.ledger.book import Book
+from app.ledger.commands import (
+    CaptureTransaction,
+    ClosePeriod,
+    Command,
+    CreateLedger,
+    ExpireHolds,
+    Move,
+    OpenAccount,
+    PostBatch,
+    PostTransaction,
+    ReopenPeriod,
+    ReverseTransaction,
+    UpdateAccount,
+    UpdateLedger,
+    VoidTransaction,
+)
 from app.ledger.configurations import update_account, update_ledger
 from app.ledger.holds import capture_transaction, open_hold, reverse_transaction, void_transaction
 from app.ledger.movements import Movement, check_effective, check_limits, check_open, check_reference
@@ -17,28 +33,7 @@ from app.ledger.refusals import (
     ValidationFailed,
     VersionConflict,
 )
-from app.ledger.values import (
-    EARLIEST,
-    Account,
-    AccountEvent,
-    CaptureTransaction,
-    ClosePeriod,
-    Command,
-    CreateLedger,
-    Decision,
-    ExpireHolds,
-    LedgerEvent,
-    Move,
-    OpenAccount,
-    PostBatch,
-    PostTransaction,
-    ReopenPeriod,
-    ReverseTransaction,
-    TransactionEvent,
-    UpdateAccount,
-    UpdateLedger,
-    VoidTransaction,
-)
+from app.ledger.values import EARLIEST, Account, AccountEvent, Decision, LedgerEvent, TransactionEvent
 
 BATCH_POSTINGS_MAX = 2_000
 

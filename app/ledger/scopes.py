@@ -9,17 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.ledger.book import Book
+from app.ledger.commands import CaptureTransaction, Command, PostBatch, PostTransaction, ReverseTransaction
 from app.ledger.refusals import Forbidden, TransactionNotFound
-from app.ledger.values import (
-    CaptureTransaction,
-    Command,
-    PostBatch,
-    Posting,
-    PostTransaction,
-    ReverseTransaction,
-    Subject,
-    TransactionEvent,
-)
+from app.ledger.values import Posting, Subject, TransactionEvent
 
 # What keys may be made for; the operator's own may beside that make keys.
 OPERATIONS = ("read", "post", "hold", "admin")

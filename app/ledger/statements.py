@@ -14,18 +14,10 @@ from typing import Any
 from sqlalchemy import Select, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.ledger import queries
+from app.ledger import pages
 from app.ledger.history import FOR_EVER, VERSIONS, Moment
-from app.ledger.queries import (
-    ENTRY_EVENT,
-    ITEM_BYTES,
-    Order,
-    Page,
-    StatementLine,
-    _get_head,
-    _statement,
-    _statement_line,
-)
+from app.ledger.pages import ITEM_BYTES, Order, Page
+from app.ledger.queries import ENTRY_EVENT, StatementLine, get_head, make_statement_line, select_statement
 from app.ledger.refusals import AccountNotFound
 from app.ledger.values import EARLIEST, Side
 from app.models import accounts, entries, late_entries
@@ -44,7 +36,7 @@ async def list_entries_in_effective_order(
     limit: int,
 ) -> Page[StatementLine, Moment]:
     """The statement by effective time, as known at `pinned`. Raises `LedgerNotFound`, `AccountNotFound`."""
-    ledger_id, last = await _get_head(session, ledger)
+    ledger_id, last = await get_head(session, ledger)
     query = select(accounts.c.account_id, accounts.c.normal_side)
     found = await session.execute(query.where(accounts.c.ledger_id == ledger_id, accounts.c.path == path))
     account = found.one_or_none()
@@ -66,7 +58,7 @@ def _cut(lines: list[StatementLine], limit: int) -> tuple[list[StatementLine], b
     size = 0
     for count, line in enumerate(lines[:limit]):
         size += ITEM_BYTES + len(json.dumps((line.reference, line.group, line.description)))
-        if count and size > queries.PAGE_BYTES_MAX:
+        if count and size > pages.PAGE_BYTES_MAX:
             return lines[:count], True
     return lines[:limit], len(lines) > limit
 
@@ -121,7 +113,7 @@ class _Statement:
 
     def _on_time(self) -> Select[Any]:
         effective_at = func.coalesce(ENTRY_EVENT.c.effective_at, ENTRY_EVENT.c.recorded_at)
-        return _statement(self.ledger_id, self.account_id).where(effective_at == entries.c.latest_effective)
+        return select_statement(self.ledger_id, self.account_id).where(effective_at == entries.c.latest_effective)
 
     def _late(self, known: int) -> Select[Any]:
         return select(late_entries.c.effective_at, late_entries.c.version).where(
@@ -138,9 +130,9 @@ class _Statement:
         rows = list(await self.session.execute(on_time))
         if late:
             versions = [place.number for place in late]
-            those = _statement(self.ledger_id, self.account_id).where(entries.c.version == func.any(versions))
+            those = select_statement(self.ledger_id, self.account_id).where(entries.c.version == func.any(versions))
             rows += await self.session.execute(those)
-        return [_statement_line(row) for row in rows]
+        return [make_statement_line(row) for row in rows]
 
     async def _start(self, place: Moment) -> tuple[int, int]:
         """The last version up to which every entry lies at or before the place; and the last one known."""

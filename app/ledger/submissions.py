@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from app.ledger.commands import Command, PostBatch
 from app.ledger.refusals import Refusal
 from app.ledger.scopes import EVERYTHING, Scope
-from app.ledger.values import Command, Event, PostBatch
+from app.ledger.values import Event
 
 # The key of `createLedger`, whose name is its key. No client can send it: an empty key is refused at the edge.
 CREATION_KEY = b""

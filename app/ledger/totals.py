@@ -9,7 +9,8 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ledger.history import POSTED, AsOf, resolve
-from app.ledger.queries import Page, _get_head
+from app.ledger.pages import Page
+from app.ledger.queries import get_head
 
 _COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
 
@@ -63,7 +64,7 @@ async def _sum(
     limit: int,
     now: datetime | None = None,
 ) -> tuple[list[Any], bool, int]:
-    ledger_id, last = await _get_head(session, ledger, now=now)
+    ledger_id, last = await get_head(session, ledger, now=now)
     sequence = await resolve(session, ledger_id, last, as_of)
     bounds: dict[str, Any] = {"ledger_id": ledger_id, "after": after or "", "limit": limit + 1}
     if prefix is not None:

@@ -10,7 +10,9 @@ from sqlalchemy import Row, TextClause, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ledger.finding import WITHIN, _read_in_order, bounds_within
-from app.ledger.queries import Order, Page, _events, _get_head, _read_events
+from app.ledger.pages import Order, Page
+from app.ledger.queries import get_head
+from app.ledger.recorded import read_events, select_events
 from app.ledger.refusals import AccountNotFound, TransactionNotFound
 from app.ledger.scopes import Scope, covers_transaction
 from app.ledger.values import HoldStatus, TransactionEvent
@@ -40,12 +42,12 @@ async def get_transaction(
 ) -> TransactionState:
     """Raises `LedgerNotFound`, `ExpiryDue`, and `TransactionNotFound`, also for another kind of event and for one that
     the scope does not cover."""
-    ledger_id, last = await _get_head(session, ledger, now=now)
-    query = _events(ledger_id).where(events.c.sequence == sequence, events.c.postings.is_not(None))
+    ledger_id, last = await get_head(session, ledger, now=now)
+    query = select_events(ledger_id).where(events.c.sequence == sequence, events.c.postings.is_not(None))
     row = (await session.execute(query)).one_or_none() if sequence <= last else None
     if row is None:
         raise TransactionNotFound()
-    (event,) = await _read_events(session, ledger_id, [row])
+    (event,) = await read_events(session, ledger_id, [row])
     if not covers_transaction(scope, event):
         raise TransactionNotFound()
     (state,) = await _read_states(session, ledger_id, [event], last)
@@ -68,7 +70,7 @@ async def list_account_holds(
 
     Raises `LedgerNotFound`, `ExpiryDue`, `AccountNotFound`.
     """
-    ledger_id, last = await _get_head(session, ledger, now=now)
+    ledger_id, last = await get_head(session, ledger, now=now)
     query = select(accounts.c.account_id).where(accounts.c.ledger_id == ledger_id, accounts.c.path == path)
     account_id = await session.scalar(query)
     if account_id is None:

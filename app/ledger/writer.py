@@ -20,8 +20,9 @@ from asyncpg import Connection
 
 from app.counts import BatchWork, WriterCounts
 from app.db import Database, is_transient
-from app.ledger import queries
+from app.ledger import recorded
 from app.ledger.book import read_book
+from app.ledger.commands import CreateLedger, ExpireHolds
 from app.ledger.deciding import decide_submission
 from app.ledger.directory import Directory
 from app.ledger.holds import SYSTEM, expire_hold
@@ -36,7 +37,6 @@ from app.ledger.refusals import (
 )
 from app.ledger.scopes import check_command, check_replay
 from app.ledger.submissions import QUEUE_WEIGHT_MAX, Outcome, Queue, Receipt, Recorded, Submission
-from app.ledger.values import CreateLedger, ExpireHolds
 
 log = structlog.get_logger()
 
@@ -97,7 +97,7 @@ class LedgerWriter:
         receipt = await self._submit(ledger, submission)
         if isinstance(receipt, Recorded):
             async with self._sessions() as session:
-                events = await queries.get_events(session, ledger, first=receipt.first, count=receipt.count)
+                events = await recorded.get_events(session, ledger, first=receipt.first, count=receipt.count)
             receipt = receipt.with_events(events)
         if receipt.replayed:
             check_replay(submission.scope, receipt.results)
