@@ -240,7 +240,9 @@ async def test_a_commit_wakes_waiters_of_its_process_without_the_database(parts:
 async def test_a_cancelled_waiter_leaves_nothing_behind(parts: Any) -> None:
     news, _ = parts
     asked = [wait(news) for _ in range(3)]
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(5):
+        while news._count < 3:
+            await asyncio.sleep(0.02)
     with pytest.raises(Overloaded):
         await wait(news)
     for each in asked:

@@ -124,7 +124,7 @@ async def test_whatever_a_lost_session_raises_is_known_as_lost(books, pause_s, e
     async def lose_a_session() -> None:
         async with books.database.writes.acquire() as connection, connection.transaction():
             await connection.execute("select 1")
-            await fetch(books.url, "select pg_terminate_backend($1)", connection.get_server_pid())
+            await fetch(books.url, "select pg_terminate_backend($1::integer)", connection.get_server_pid())
             if ending == "the server ends the session":
                 await asyncio.sleep(pause_s)
             else:
@@ -313,13 +313,16 @@ async def stop_while_it_holds_the_lock(pid: int, database: str) -> None:
 async def cutting_proxy(database: str) -> AsyncIterator[tuple[str, Callable[..., None]]]:
     """A way to the database that can be cut around one statement: the address through it, and how to arm it."""
     parts = urlsplit(database)
-    folder = parse_qs(parts.query)["host"][0]
+    folder = parse_qs(parts.query).get("host", [None])[0]
     armed: list[tuple[bytes, bool]] = []
     running: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         running.add(asyncio.current_task())
-        upstream_reader, upstream_writer = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
+        if folder is None:
+            upstream_reader, upstream_writer = await asyncio.open_connection(parts.hostname, parts.port)
+        else:
+            upstream_reader, upstream_writer = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
         cutting = asyncio.Event()
 
         async def forward() -> None:
