@@ -93,7 +93,7 @@ def find_faults(given: Iterable[Answer]) -> list[str]:
     return missing + [f"the contract does not name {_name(each)}" for each in sorted(given - set(named))]
 
 
-def table(fuzzing: Record, tests: Record) -> list[str]:
+def table(fuzzing: Record, tests: Record, *, otherwise: str = "NOBODY") -> list[str]:
     """A row for every operation, with its statuses: how often fuzzing reached them, or that only tests did."""
     named = documented()
     statuses = sorted({answer.status for answer in named})
@@ -102,18 +102,16 @@ def table(fuzzing: Record, tests: Record) -> list[str]:
         cells = []
         for status in statuses:
             answers = [each for each in named if each[:2] == (operation, status)]
-            cells.append(_cell(answers, fuzzing, tests))
+            cells.append(_cell(answers, fuzzing, tests) or otherwise if answers else "")
         rows.append(f"| {operation} | {' | '.join(cells)} |")
     return rows
 
 
 def _cell(answers: list[Answer], fuzzing: Record, tests: Record) -> str:
     """`12` by fuzzing, in all codes; `12 (2/3)` if in two codes of three; `test` if only tests reached it."""
-    if not answers:
-        return ""
     reached = [answer for answer in answers if fuzzing.counts[answer]]
     if not reached:
-        return "test" if all(tests.counts[answer] for answer in answers) else "NOBODY"
+        return "test" if all(tests.counts[answer] for answer in answers) else ""
     total = sum(fuzzing.counts[answer] for answer in reached)
     return f"{total}" if len(reached) == len(answers) else f"{total} ({len(reached)}/{len(answers)})"
 

@@ -13,43 +13,33 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from hashlib import sha256
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import httpx
-import schemathesis
 import yaml
 from schemathesis.cli import schemathesis as command_line
 
+from scripts.answers import CONTRACT, Record, table
+from scripts.fuzz_checks import ALLOWED, KEY, OPERATION_IDS, RECORD, findings
 from scripts.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACT_FILE = ROOT / "openapi.yaml"
-CONTRACT = yaml.safe_load(CONTRACT_FILE.read_text())
+CONFIGURATION_FILE = ROOT / "schemathesis.toml"
 DATABASE = "fuzz"
-KEY = "Idempotency-Key"
 PROCESSES = 2
-START_SECONDS_MAX = 60
+START_SECONDS_MAX = 180
 STOP_SECONDS_MAX = 30
 SEED_MAX = 2**32 - 1
 
-# How far a request came that is well formed: it was refused, if at all, from the state of the service.
-OF_THE_STATE = {
-    "ledger_not_found", "account_not_found", "transaction_not_found", "sequence_out_of_range", "ledger_exists",
-    "idempotency_key_reused", "account_exists", "limit_not_met", "reference_exists", "time_out_of_range",
-    "unknown_account", "asset_mismatch", "amount_overflow", "insufficient_funds", "maximum_exceeded",
-    "batch_refused", "revision_conflict", "version_conflict", "period_closed", "account_frozen", "account_closed",
-    "account_not_empty", "not_pending", "already_captured", "already_voided", "hold_expired", "capture_exceeds_hold",
-    "not_reversible", "already_reversed", "api_key_exists", "api_key_not_found",
-}  # fmt: skip
-# What a request may be refused for although no schema can say it.
-BEYOND_SCHEMAS = {"invalid_cursor"}
+OPERATIONS = list(OPERATION_IDS.values())
+# Not for a deployment that others use: ledgers and keys beside the ones made for this.
+FOR_OPERATORS = {"createLedger", "createApiKey", "listApiKeys", "revokeApiKey", "getMetrics"}
 
 # What the dictionaries of schemathesis.toml name. The contract's own examples stay free to be carried out.
 LEDGER = {"name": "main", "description": "Wallets of the shop", "metadata": {"team": "payments"}}
@@ -66,119 +56,74 @@ HOLD = {"postings": FEE["postings"] * 2, "pending": True, "group": "order-78"}
 TRANSACTIONS = [DEPOSIT, *[FEE] * 12, *[HOLD] * 24]
 
 
-@dataclass
-class Tally:
-    """How often each operation was answered with each status and code. Several threads add to it."""
-
-    counts: Counter[tuple[str, int, str]] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, operation: str, status: int, code: str) -> None:
-        with self.lock:
-            self.counts[operation, status, code] += 1
-
-    def statuses(self, operation: str) -> dict[int, int]:
-        found: Counter[int] = Counter()
-        for (name, status, _), count in self.counts.items():
-            found[status] += count if name == operation else 0
-        return {status: count for status, count in sorted(found.items()) if count}
-
-
-TALLY = Tally()
-
-
-@schemathesis.check
-def refusal_is_the_contracts(ctx: Any, response: Any, case: Any) -> None:
-    """A refusal's code is one that the contract names there, and says how far such a request should have come."""
-    said = CONTRACT["paths"][case.operation.path][case.operation.method.lower()]
-    operation = said["operationId"]
-    if response.status_code < 400:
-        TALLY.add(operation, response.status_code, "")
-        return
-    problem = json.loads(response.content)
-    code = problem["code"]
-    TALLY.add(operation, response.status_code, code)
-    assert problem["request_id"] == response.headers["x-request-id"][0]
-    if code not in {"route_not_found", "method_not_allowed"}:
-        assert code in _codes(said["responses"][str(response.status_code)]), (
-            f"{operation} does not name {code} under {response.status_code}"
-        )
-    if case.meta is None:
-        return
-    if case.meta.generation.mode.is_negative:
-        # A header is another one on the wire, without the blanks around it: it may have become well formed there.
-        wrong = {place.value for place, part in case.meta.components.items() if part.mode.is_negative} - {"header"}
-        assert not wrong or code not in OF_THE_STATE, f"What is not well formed got as far as {code}"
-    elif code not in OF_THE_STATE | BEYOND_SCHEMAS:
-        beyond = _is_impossible(case.body) or _has_two_filters(case.query or {})
-        assert beyond, f"What is well formed was refused as {code}"
-
-
-@schemathesis.hook
-def before_call(ctx: Any, case: Any, kwargs: Any) -> None:
-    """Give most writes a key that stands for what they say, as a good client's does.
-
-    Left alone, all but the first would end as `idempotency_key_reused`, since generated keys are few and short.
-    """
-    if KEY not in case.headers or case.meta is None or case.meta.generation.mode.is_negative:
-        return
-    meaning = sha256(repr((case.operation.label, case.path_parameters, case.body)).encode())
-    if meaning.digest()[0] % 8:
-        case.headers[KEY] = meaning.hexdigest()
-
-
-def _codes(response: dict[str, Any]) -> list[str]:
-    if reference := response.get("$ref"):
-        response = CONTRACT["components"]["responses"][reference.rsplit("/", 1)[1]]
-    return response["x-codes"]
-
-
-def _is_impossible(body: Any) -> bool:
-    """A posting within one account, an expiry of what is no hold, or a posting that is captured twice at once, none of
-    which a schema can rule out."""
-    if not isinstance(body, dict):
-        return False
-    transactions = body.get("transactions", [body])
-    postings = [posting for each in transactions for posting in each.get("postings", [])]
-    captured = [each["posting"] for each in body.get("amounts", [])]
-    return (
-        any(each["debit_account"] == each["credit_account"] for each in postings)
-        or any("expires_at" in each and not each.get("pending", False) for each in transactions)
-        or len(set(captured)) < len(captured)
-    )
-
-
-# What stands beside an order counts as one filter, the two ends of a range together.
-FILTERS = (
-    {"prefix"}, {"asset"}, {"status"}, {"account"}, {"reference"}, {"group"}, {"effective_from", "effective_to"},
-)  # fmt: skip
-
-
-def _has_two_filters(query: Any) -> bool:
-    """Two filters of a list, which no schema can rule out."""
-    return sum(not names.isdisjoint(query) for names in FILTERS) > 1
-
-
 def main() -> None:
     arguments = _parse_arguments()
+    arguments.alone = bool(arguments.only)
     print(f"Seed {arguments.seed}: repeat this run with --seed {arguments.seed}", flush=True)
     faults: list[str] = []
+    with _deployment(arguments, faults) if arguments.url else _throwaway(faults) as client:
+        status = _fuzz(client, arguments)
+        if status:
+            faults.append(f"schemathesis ended with {status}; what it found stands above")
+        faults += _find_faults_in_books(client, arguments.ledger if arguments.url else "main")
+    faults += _find_operations_not_reached(arguments)
+    _print_summary(arguments, faults)
+    if arguments.summary:
+        _write_summary(arguments, faults)
+    if arguments.answers:
+        RECORD.write(arguments.answers, by="fuzzing")
+    sys.exit(1 if faults else 0)
+
+
+@contextlib.contextmanager
+def _throwaway(faults: list[str]) -> Iterator[httpx.Client]:
     memory = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder,
         Postgres(Path(folder) / "postgres", durable=False) as postgres,
         _service(postgres, Path(folder) / "service.log", faults) as client,
     ):
-        _prepare(client)
-        status = _fuzz(client, arguments)
-        if status:
-            faults.append(f"schemathesis ended with {status}; what it found stands above")
-        faults += _find_faults_in_books(client)
-    faults += _find_operations_not_reached()
-    _print_summary(arguments, faults)
-    if arguments.summary:
-        _write_summary(arguments, faults)
-    sys.exit(1 if faults else 0)
+        client.post("/v1/ledgers", json=LEDGER).raise_for_status()
+        _prepare(client, "main")
+        for name in ("first", "second"):
+            client.post("/v1/api-keys", json={"name": name, "operations": ["read"]}).raise_for_status()
+        yield client
+
+
+@contextlib.contextmanager
+def _deployment(arguments: argparse.Namespace, faults: list[str]) -> Iterator[httpx.Client]:
+    """A service that others run, and our key for one ledger of it. What is for its operators is left alone."""
+    served = httpx.get(f"{arguments.url}/openapi.yaml", timeout=30).raise_for_status().content
+    if yaml.safe_load(served) != CONTRACT:
+        sys.exit("The service has another contract than this checkout: take the one of its version.")
+    key = os.environ["FUZZ_API_KEY"]
+    ALLOWED.update({"forbidden", "rate_limited"})
+    arguments.only = [name for name in arguments.only or OPERATIONS if name not in FOR_OPERATORS]
+    with httpx.Client(base_url=arguments.url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+        if client.get("/v1/api-keys").status_code != 403 or _ledgers(client) != [arguments.ledger]:
+            sys.exit(f"Take a key that may do nothing but with the ledger {arguments.ledger}, which was made for this.")
+        _prepare(client, arguments.ledger)
+        yield client
+
+
+def _ledgers(client: httpx.Client) -> list[str]:
+    return [each["name"] for each in client.get("/v1/ledgers").raise_for_status().json()["items"]]
+
+
+def _said(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+    """The configuration and the contract; for a deployment, with its ledger, and with what its key may be refused."""
+    if not arguments.url:
+        return CONFIGURATION_FILE, CONTRACT_FILE
+    said = CONFIGURATION_FILE.read_text().replace('values = ["main"]', f'values = ["{arguments.ledger}"]')
+    said = said.replace('expected-statuses = ["2XX", 400, 404', 'expected-statuses = ["2XX", 400, 403, 404, 429')
+    said = said.replace("expected-statuses = [400, 401", "expected-statuses = [400, 401, 403, 429")
+    (folder / "schemathesis.toml").write_text(said)
+    contract = deepcopy(CONTRACT)
+    for parameter in contract["components"]["parameters"].values():
+        if (parameter["in"], parameter["name"]) == ("path", "ledger"):
+            parameter["example"] = arguments.ledger
+    (folder / "openapi.yaml").write_text(json.dumps(contract))
+    return folder / "schemathesis.toml", folder / "openapi.yaml"
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -187,8 +132,19 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--examples", type=int, default=100, help="cases per operation (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=int, help="go on, round after round, for this long; any number of hours is fine"
+        "--minutes",
+        type=float,
+        help="go on, round after round, for this long; two are enough to be of use, and any number of hours is fine",
     )
+    parser.add_argument("--only", nargs="+", choices=OPERATIONS, metavar="NAME", help="these operations, each alone")
+    parser.add_argument("--answers", type=Path, help="a file for the record that scripts/answers reads")
+    parser.add_argument(
+        "--url",
+        help="a running service in place of one of our own, with its key in FUZZ_API_KEY: it writes to the ledger that "
+        "--ledger names, and nothing removes what was written",
+    )
+    parser.add_argument("--ledger", default="fuzz", help="the ledger there, made for this (default: %(default)s)")
+    parser.add_argument("--report", type=Path, help="a folder for the reports of schemathesis: JUnit, HAR and HTML")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(SEED_MAX), help="repeat the run of this seed")
     parser.add_argument("--summary", type=Path, help="a file for the summary as JSON")
     return parser.parse_args()
@@ -256,13 +212,13 @@ def _tells_of_a_fault(line: str) -> bool:
         return not line.startswith(("INFO:", "WARNING:"))
 
 
-def _prepare(client: httpx.Client) -> None:
-    requests = [("/v1/ledgers", LEDGER)]
-    requests += [("/v1/ledgers/main/accounts", account) for account in ACCOUNTS]
-    requests += [("/v1/ledgers/main/transactions", each) for each in TRANSACTIONS]
-    requests += [("/v1/api-keys", {"name": name, "operations": ["read"]}) for name in ("first", "second")]
+def _prepare(client: httpx.Client, ledger: str) -> None:
+    """The accounts and transactions that the dictionaries name; done before, it is done."""
+    requests: list[tuple[str, Any]] = [("accounts", account) for account in ACCOUNTS]
+    requests += [("transactions", each) for each in TRANSACTIONS]
     for number, (path, body) in enumerate(requests):
-        client.post(path, json=body, headers={KEY: f"prepare-{number}"}).raise_for_status()
+        headers = {KEY: f"prepare-{number}"}
+        client.post(f"/v1/ledgers/{ledger}/{path}", json=body, headers=headers).raise_for_status()
 
 
 def _fuzz(client: httpx.Client, arguments: argparse.Namespace) -> int:
@@ -272,30 +228,37 @@ def _fuzz(client: httpx.Client, arguments: argparse.Namespace) -> int:
     options += ["--max-examples", str(arguments.examples), "--workers", str(PROCESSES)]
     # How long the making of a case takes tells of the machine, not of the service.
     options += ["--suppress-health-check", "too_slow"]
-    if arguments.seconds:
-        options += ["--max-time", str(arguments.seconds)]
-    configuration = ["--config-file", str(ROOT / "schemathesis.toml")]
-    try:
-        return command_line.main([*configuration, "run", str(CONTRACT_FILE), *options], standalone_mode=False) or 0
-    except SystemExit as exit:
-        return int(exit.code or 0)
+    options += [option for name in arguments.only or () for option in ("--include-operation-id", name)]
+    if arguments.alone:  # no link leads from one to another
+        options += ["--phases", "examples,coverage,fuzzing"]
+    if arguments.minutes:
+        options += ["--max-time", str(round(arguments.minutes * 60))]
+    if arguments.report:
+        options += ["--report", "junit,har,html", "--report-dir", str(arguments.report)]
+    with tempfile.TemporaryDirectory() as folder:
+        configuration, contract = _said(arguments, Path(folder))
+        command = ["--config-file", str(configuration), "run", str(contract), *options]
+        try:
+            return command_line.main(command, standalone_mode=False) or 0
+        except SystemExit as exit:
+            return int(exit.code or 0)
 
 
-def _find_faults_in_books(client: httpx.Client) -> list[str]:
+def _find_faults_in_books(client: httpx.Client, ledger: str) -> list[str]:
     """After everything that was thrown at it: the log has no gap, and what was debited was credited."""
     faults = []
     after, expected = 0, 1
-    while (page := client.get(f"/v1/ledgers/main/events?limit=1000&after_sequence={after}").json())["items"]:
+    while (page := client.get(f"/v1/ledgers/{ledger}/events?limit=1000&after_sequence={after}").json())["items"]:
         for event in page["items"]:
             if event["sequence"] != expected:
-                faults.append(f"the log of main has {event['sequence']} where {expected} belongs")
+                faults.append(f"the log of {ledger} has {event['sequence']} where {expected} belongs")
             expected = event["sequence"] + 1
         after = page["next_after_sequence"]
     totals: Counter[str] = Counter()
     cursor = ""
     while cursor is not None:
         page = client.get(
-            "/v1/ledgers/main/accounts", params={"limit": 1000} | ({"cursor": cursor} if cursor else {})
+            f"/v1/ledgers/{ledger}/accounts", params={"limit": 1000} | ({"cursor": cursor} if cursor else {})
         ).json()
         for account in page["items"]:
             for column in ("posted", "pending"):
@@ -305,35 +268,43 @@ def _find_faults_in_books(client: httpx.Client) -> list[str]:
     return faults + [f"{what} is off by {total}" for what, total in totals.items() if total]
 
 
-def _operations() -> list[str]:
-    return [operation["operationId"] for methods in CONTRACT["paths"].values() for operation in methods.values()]
-
-
-def _find_operations_not_reached() -> list[str]:
+def _find_operations_not_reached(arguments: argparse.Namespace) -> list[str]:
     return [
         f"{operation} was never carried out"
-        for operation in _operations()
-        if not any(status < 300 for status in TALLY.statuses(operation))
+        for operation in arguments.only or OPERATIONS
+        if not any(status < 300 for status in RECORD.statuses(operation))
     ]
 
 
 def _print_summary(arguments: argparse.Namespace, faults: list[str]) -> None:
-    print(f"\nSeed {arguments.seed}, {TALLY.counts.total()} answers:")
-    for operation in _operations():
-        statuses = TALLY.statuses(operation)
-        print(f"  {operation:<20}" + "".join(f"  {status}: {count:<5}" for status, count in statuses.items()))
+    print(
+        f"\nSeed {arguments.seed}, {RECORD.counts.total()} answers; how often each status was, and in how many codes:\n"
+    )
+    rows = table(RECORD, Record(), otherwise="-")
+    print("\n".join(rows[:2] + [row for row in rows[2:] if row.split()[1] in (arguments.only or row)]))
     codes = Counter[str]()
-    for (_, status, code), count in TALLY.counts.items():
+    for (_, status, code), count in RECORD.counts.items():
         codes[f"{status} {code}".strip()] += count
     print("\n" + "\n".join(f"  {count:>7}  {code}" for code, count in sorted(codes.items(), key=lambda item: item[0])))
     print("\nNothing was found." if not faults else "\nFound:\n" + "\n".join(f"- {fault}" for fault in faults))
+    for found in findings():
+        print(f"- {found['check']} of {found['operation']}, in the phase {found['phase']}: {_repeat(arguments, found)}")
+
+
+def _repeat(arguments: argparse.Namespace, found: dict[str, Any]) -> str:
+    """The command that finds it again: that operation alone, or all of them if they led there together."""
+    alone = "" if found["phase"] == "Stateful" else f" --only {found['operation']}"
+    target = f" --url {arguments.url}" if arguments.url else ""
+    seed = arguments.seed if found["phase"] == "Stateful" else found["seed"]
+    return f"scripts/fuzz --seed {seed} --examples {arguments.examples}{alone}{target}"
 
 
 def _write_summary(arguments: argparse.Namespace, faults: list[str]) -> None:
     summary = {
         "seed": arguments.seed,
         "faults": faults,
-        "operations": {operation: TALLY.statuses(operation) for operation in _operations()},
+        "findings": findings(),
+        "operations": {operation: RECORD.statuses(operation) for operation in OPERATIONS},
     }
     arguments.summary.write_text(json.dumps(summary, indent=2))
 

@@ -48,7 +48,11 @@ CONCEPTS = {
     "docs/idempotency.md": "Idempotency",
     "docs/keys.md": "Keys and scopes",
 }
-CLIENTS = {"docs/sdks.md": "Clients in five languages", "docs/versioning.md": "Versions"}
+CLIENTS = {
+    "docs/sdks.md": "Clients in five languages",
+    "docs/versioning.md": "Versions",
+    "docs/fuzzing.md": "Fuzzing",
+}
 OPERATE = {
     "README.md": "Settings and limits",
     "docs/fly.md": "Fly",
