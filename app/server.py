@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 from typing import Protocol as Shape
 
+import httptools
 import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -64,18 +65,39 @@ class State(ServerState):
         self.stopping = False
 
 
+class Outlet:
+    """Where an answer is written. Of one whose client has gone, nothing is left to say.
+
+    A connection that ends tells its latest request alone, and the one that is being answered may be an earlier one.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.close = transport.close
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+
 class Connection(HttpToolsProtocol):
     """Bounds the head of a request in size and time, keeps trailers out of it, and counts with the others."""
 
     server_state: State
+    _outlet: Outlet
     _waiting: asyncio.TimerHandle | None = None
     _closing: asyncio.TimerHandle | None = None
     _arrived = 0
     _is_rest = False
     _is_turned_away = False
+    # What is still to come of the body of a request that asked for another protocol.
+    _body_left = 0
+    _is_deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._outlet = Outlet(transport)
         if len(self.connections) > self.server_state.connections_max and not self._make_room():
             self._turn_away()
             return
@@ -87,9 +109,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_turned_away:
+        if self._is_turned_away or self._is_deaf:
             return
-        super().data_received(data)
+        if self._body_left:
+            self._unset_keepalive_if_required()
+        while data and not self.transport.is_closing():
+            data = self._read_body(data) if self._body_left else self._feed(data)
         if self.transport.is_closing():
             return
         # As long as we wait for the end of a head, all that arrived belongs to it.
@@ -104,6 +129,40 @@ class Connection(HttpToolsProtocol):
             self._wait_for_head()
             self._is_rest = True
 
+    def _feed(self, data: bytes) -> bytes:
+        """Have the parser read on; what it leaves, where it stops at a request that asks for another protocol."""
+        try:
+            super().data_received(data)
+        except httptools.HttpParserUpgrade as stopped:
+            return data[stopped.args[0] :]
+        return b""
+
+    def _unsupported_upgrade_warning(self) -> None:
+        raise
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Take the body of a request that asked for another protocol; what comes after it."""
+        body, rest = data[: self._body_left], data[self._body_left :]
+        self._body_left -= len(body)
+        super().on_body(body)
+        if not self._body_left:
+            self.on_message_complete()
+        return rest
+
+    def _stay_with_this_protocol(self) -> None:
+        """Read the request as any other, as a server that knows no other protocol should (RFC 9110, 7.8).
+
+        The parser takes all that follows for the other protocol, and what comes later for the next request: so that
+        a body could pass for a request, of somebody else behind a proxy.
+        """
+        headers = dict(self.scope["headers"])
+        if b"transfer-encoding" in headers:
+            # Nobody can tell where this body ends but the parser, which does not. Answered without it, it is the last.
+            self._is_deaf = True
+            self.cycle.keep_alive = False
+        else:
+            self._body_left = int(headers.get(b"content-length", 0))
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._wait_for_head()
@@ -111,6 +170,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+        self.cycle.transport = self._outlet  # type: ignore[assignment]
+        if self.parser.should_upgrade():
+            self._stay_with_this_protocol()
         # What follows are trailers, which must not pass for headers: the request keeps the list that it has.
         self.headers = []
         if self.server_state.stopping:
@@ -118,6 +180,8 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
+        if self._body_left:
+            return  # says the parser; the body of a request that asks for another protocol is still to come
         super().on_message_complete()
         if self._is_rest:
             self._stop_waiting()
@@ -296,6 +360,7 @@ def configure_server(app: Any, settings: Settings, **options: Any) -> Config:
         app,
         http=Connection,
         access_log=False,
+        ws="none",
         log_config=None,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,

@@ -155,6 +155,7 @@ def request(
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
+UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c")
 JSON = "Content-Type: application/json"
 KEY = b"Idempotency-Key: " + FRESH
 
@@ -1017,6 +1018,8 @@ FRAMING = [
             "chunks": chunked("/v1/ledgers", in_chunks(padded(20), 7)),
             "chunks with extensions": chunked("/v1/ledgers", b'f;a="b"\r\n{"name":"edge"}\r\n0;c\r\n\r\n'),
             "an unknown expectation": post("/v1/ledgers", A_LEDGER, f"Expect: {CANARY}"),
+            # What the HTTP client of Java sends with whatever it sends first.
+            "a body, and a wish for HTTP/2": post("/v1/ledgers", A_LEDGER, *UPGRADE),
         },
     ),
 ]  # fmt: skip
@@ -1074,6 +1077,32 @@ def smuggles_behind_both_lengths(wire: Wire) -> Answer:
     return answer
 
 
+def smuggles_behind_an_upgrade(wire: Wire) -> Answer:
+    """A body is no request, whatever protocol its head wishes for, whenever it arrives and whatever it says."""
+    hidden = request("GET", "/v1/ledgers")
+    claimed = len(wire.filled(hidden))
+    wire.send(request("POST", "/v1/ledgers", JSON, KEY, *UPGRADE, f"Content-Length: {claimed}"))
+    time.sleep(0.1)
+    wire.send(hidden[: len(hidden) // 2])
+    time.sleep(0.1)
+    wire.send(
+        wire.filled(hidden)[len(hidden) // 2 :] + post("/v1/ledgers", A_LEDGER, *UPGRADE) + request(target="/nowhere")
+    )
+    refused, made = wire.answer(), wire.answer()
+    assert (400, 201) == (refused.status, made.status)
+    assert wire.answer().status == 404
+    return refused
+
+
+def smuggles_behind_an_upgrade_in_chunks(wire: Wire) -> Answer:
+    """Where nobody can tell where the body ends, nothing that follows is a request."""
+    wire.send(request("POST", "/v1/ledgers", JSON, KEY, *UPGRADE, "Transfer-Encoding: chunked"))
+    answer = wire.answer()
+    wire.send(request())
+    assert wire.is_closed()
+    return answer
+
+
 def pipelines(wire: Wire) -> Answer:
     """Answers come in the order of the requests, whatever each of them takes."""
     wire.send(post("/v1/ledgers", A_LEDGER) + request(target="/nowhere") + request() + request("PUT"))
@@ -1124,6 +1153,8 @@ CONVERSATIONS = [
     Probe("says less than it sends", says_less_than_it_sends, 400, None),
     Probe("smuggles behind a body", smuggles_behind_a_body, 401, "unauthenticated"),
     Probe("smuggles behind both lengths", smuggles_behind_both_lengths, 400, None),
+    Probe("smuggles behind an upgrade", smuggles_behind_an_upgrade, 400, "malformed_request"),
+    Probe("smuggles behind an upgrade, in chunks", smuggles_behind_an_upgrade_in_chunks, 400, "malformed_request"),
     Probe("pipelines", pipelines, 405, "method_not_allowed"),
     Probe("comes in pieces", comes_in_pieces, 201, None),
     Probe("hides a key in a trailer", hides_a_key_in_a_trailer, 401, "unauthenticated"),

@@ -9,14 +9,16 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app import server
 from tests.books import post, transaction
-from tests.conftest import Service, serve, wait_until
+from tests.conftest import Service, serve, start_processes, wait_until
 from tests.test_edge import JSON, KEY, Wire, check, request
+from tests.test_edge import post as whole_post
 from tests.test_feed import prepare, wait_for_event
 from tests.test_refusals import holding
 
@@ -208,6 +210,21 @@ def test_a_client_that_does_not_read_keeps_nothing(database: str) -> None:
             raw.sendall(f"{asked}\r\n\r\n".encode() * 20)
             client.close()
             wait_until(lambda: count_connections(service) == 0, seconds_max=15)
+
+
+def test_who_asks_for_more_and_goes_is_no_fault_of_the_service(database: str, tmp_path: Path) -> None:
+    """The connection ends while the first of two requests is worked on. On the event loop that processes have."""
+    with start_processes(database, 1, tmp_path) as running:
+        service = Service(running.urls[0], database)
+        with service.client() as client:
+            prepare(client)
+            with holding(database, "lock table events in share mode") as wait_for, Wire(service) as wire:
+                wire.send(whole_post(TRANSACTIONS, transaction("a", "b")) + request())
+                wait_for(1)
+                wire.reset()
+                wait_until(lambda: count_connections(service) <= 1)
+            wait_until(lambda: 'operation="postTransaction"' in client.get("/metrics").text)
+    assert "error" not in running.logs[0].read_text()
 
 
 def test_the_refusal_of_a_connection_is_a_whole_answer() -> None:
