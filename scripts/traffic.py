@@ -69,13 +69,18 @@ class Traffic:
         self._tasks: set[asyncio.Task[None]] = set()
         self._count = 0
         self.answers: list[Answer] = []
+        # What was due and not sent, because as many as there may be were under way.
+        self.held_back = 0
 
-    async def post_at(self, rate: float, *, until: Callable[[], bool]) -> None:
+    async def post_at(self, rate: float, *, until: Callable[[], bool], at_once_max: int = 100_000) -> None:
         """Send so many a second until it is told to end, then wait for the answers."""
         started, sent = time.perf_counter(), 0
         while not until():
             due = int((time.perf_counter() - started) * rate)
             for _ in range(due - sent):
+                if len(self._tasks) >= at_once_max:
+                    self.held_back += 1
+                    continue
                 task = asyncio.create_task(self.post())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
