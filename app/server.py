@@ -1,8 +1,10 @@
 """The HTTP server: uvicorn, with what it leaves open closed: slow heads, silent connections, and the stop."""
 
 import asyncio
+import os
 import resource
 import secrets
+import socket
 import time
 from types import FrameType
 from typing import Any
@@ -34,6 +36,8 @@ LOOK_SECONDS = 0.02
 TURNED_AWAY_MAX = 64
 # Files and connections of the database, beside those of the clients.
 DESCRIPTORS_BESIDE = 128
+# In how many places a process listens, so how many new connections it takes in a turn of its event loop.
+LISTENERS = 32
 # The name in the lifespan's state of what the application does when the server stops.
 STOPPING = "stopping"
 
@@ -289,6 +293,23 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[Any] | None = None) -> None:
         self.server_state.connections_max = _get_descriptors(self.config.settings.connections_max)
         await super().startup(sockets)
+        await self._accept_more_at_once()
+
+    async def _accept_more_at_once(self) -> None:
+        """Listen in several places on the same socket.
+
+        The event loop takes one new connection in each of its turns from each. Under load a turn takes tens of
+        milliseconds: from a single place, who comes then would wait for seconds to be told that there is no room.
+        """
+        loop = asyncio.get_running_loop()
+        for listening in [each for server in self.servers for each in server.sockets]:
+            for _ in range(LISTENERS - 1):
+                again = socket.socket(fileno=os.dup(listening.fileno()))
+                server = await loop.create_server(self._make_connection, sock=again, backlog=self.config.backlog)
+                self.servers.append(server)
+
+    def _make_connection(self) -> Connection:
+        return Connection(self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._captured_signals.append(sig)
