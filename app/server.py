@@ -117,8 +117,9 @@ class Connection(HttpToolsProtocol):
             return
         if self._body_left:
             self._unset_keepalive_if_required()
-        while data and not self.transport.is_closing():
-            data = self._read_body(data) if self._body_left else self._feed(data)
+        left = data
+        while left and not self.transport.is_closing():
+            left = self._read_body(left) if self._body_left else self._feed(left)
         if self.transport.is_closing():
             return
         # As long as we wait for the end of a head, all that arrived belongs to it.
