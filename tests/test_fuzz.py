@@ -29,12 +29,14 @@ def test_fuzzing_the_contract_finds_nothing(run: tuple[subprocess.CompletedProce
 
 
 def test_fuzzing_carries_out_every_operation(run: tuple[subprocess.CompletedProcess[str], dict]) -> None:
-    """Each is answered with success and with refusals: a run that only bounces off the edge proves little."""
+    """Each is answered with success, and with refusals if it takes anything: a run that only bounces off the edge
+    proves little."""
     _, summary = run
     paths = yaml.safe_load((ROOT / "openapi.yaml").read_text())["paths"]
-    operations = {operation["operationId"] for methods in paths.values() for operation in methods.values()}
-    assert operations == set(summary["operations"])
+    operations = {said["operationId"]: said for methods in paths.values() for said in methods.values()}
+    assert set(operations) == set(summary["operations"])
     for operation, statuses in summary["operations"].items():
         kinds = {int(status) // 100 for status in statuses}
-        assert {2, 4} == kinds, f"{operation}: {statuses}"
+        takes = operations[operation].keys() & {"parameters", "requestBody"}
+        assert ({2, 4} if takes else {2}) <= kinds <= {2, 4}, f"{operation}: {statuses}"
     assert ANSWERS_MIN < sum(sum(statuses.values()) for statuses in summary["operations"].values())

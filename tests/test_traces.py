@@ -1,5 +1,6 @@
 """Traces: what leaves for a collector, what of a caller's is taken, and that without an address there are none."""
 
+import io
 import json
 import subprocess
 import sys
@@ -192,10 +193,18 @@ def test_no_span_says_what_anybody_said(database: str, collector: Collector) -> 
     } == {2}
 
 
-def test_the_log_names_the_trace(database: str, collector: Collector, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def stdout(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the service says. Unlike the file of `capsys` it stays open, for services that go on to write to it."""
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", said)
+    return said
+
+
+def test_the_log_names_the_trace(database: str, collector: Collector, stdout: io.StringIO) -> None:
     with serve(database, traces_endpoint=collector.address, log_level="INFO") as service:
         ask(service, "GET", "/v1/ledgers", headers={"traceparent": CALLER})
-    assert f'"trace_id": "{TRACE}"' in capsys.readouterr().out
+    assert f'"trace_id": "{TRACE}"' in stdout.getvalue()
 
 
 def test_a_collector_that_is_away_harms_nobody(database: str) -> None:
@@ -216,7 +225,7 @@ def test_without_an_address_nothing_of_it_is_imported() -> None:
 
 
 def test_without_an_address_a_traceparent_is_still_on_the_answer_and_in_the_log(
-    database: str, capsys: pytest.CaptureFixture[str]
+    database: str, stdout: io.StringIO
 ) -> None:
     """The caller's own span, since there is none of ours; beside the request's id, which it neither makes nor is."""
     with serve(database, log_level="INFO") as service:
@@ -228,7 +237,7 @@ def test_without_an_address_a_traceparent_is_still_on_the_answer_and_in_the_log(
     assert (refused.status_code, refused.headers["traceparent"]) == (404, f"00-{TRACE}-{SPAN}-00")
     assert "traceparent" not in without.headers
     assert not [one for one in (answer, refused) if "tracestate" in one.headers]
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"event": "request"' in line]
+    lines = [json.loads(line) for line in stdout.getvalue().splitlines() if '"event": "request"' in line]
     assert [line.get("trace_id") for line in lines] == [TRACE, TRACE, None]
     assert lines[0]["request_id"] == "mine"
     assert CANARIES["tracestate"] not in json.dumps(lines)
