@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,16 +194,12 @@ def test_no_span_says_what_anybody_said(database: str, collector: Collector) -> 
     } == {2}
 
 
-@pytest.fixture
-def stdout(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the service says. Unlike the file of `capsys` it stays open, for services that go on to write to it."""
-    said = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", said)
-    return said
-
-
-def test_the_log_names_the_trace(database: str, collector: Collector, stdout: io.StringIO) -> None:
-    with serve(database, traces_endpoint=collector.address, log_level="INFO") as service:
+def test_the_log_names_the_trace(database: str, collector: Collector) -> None:
+    # Not capsys, whose file is closed while services of other tests still write to it.
+    with (
+        redirect_stdout(io.StringIO()) as stdout,
+        serve(database, traces_endpoint=collector.address, log_level="INFO") as service,
+    ):
         ask(service, "GET", "/v1/ledgers", headers={"traceparent": CALLER})
     assert f'"trace_id": "{TRACE}"' in stdout.getvalue()
 
@@ -224,11 +221,9 @@ def test_without_an_address_nothing_of_it_is_imported() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_without_an_address_a_traceparent_is_still_on_the_answer_and_in_the_log(
-    database: str, stdout: io.StringIO
-) -> None:
+def test_without_an_address_a_traceparent_is_still_on_the_answer_and_in_the_log(database: str) -> None:
     """The caller's own span, since there is none of ours; beside the request's id, which it neither makes nor is."""
-    with serve(database, log_level="INFO") as service:
+    with redirect_stdout(io.StringIO()) as stdout, serve(database, log_level="INFO") as service:
         assert settings_for(service.database).traces_endpoint is None
         answer = ask(service, "GET", "/v1/ledgers", headers={"traceparent": CALLER, "X-Request-Id": "mine"})
         refused = ask(service, "GET", "/v1/ledgers/none", headers={"traceparent": f"cc-{TRACE}-{SPAN}-fe-more"})
