@@ -1,6 +1,5 @@
 import com.fasterxml.jackson.core.JsonProcessingException;
 import java.math.BigInteger;
-import java.net.http.HttpClient;
 import java.net.http.HttpHeaders;
 import java.time.Duration;
 import java.util.List;
@@ -41,8 +40,6 @@ public final class Scenario {
   private final EventsApi events;
 
   private Scenario() {
-    // Over plain HTTP Java asks for an upgrade to HTTP/2, and the body that follows is not read: see docs/sdks.md.
-    client.setHttpClientBuilder(HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1));
     client.updateBaseUri(environment("TALLYSTICK_URL", "http://127.0.0.1:8000"));
     client.setRequestInterceptor(
         request -> request.header("Authorization", "Bearer " + environment("TALLYSTICK_KEY", "")));
