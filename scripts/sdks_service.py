@@ -10,9 +10,9 @@ import json
 import sys
 from typing import Any
 
-import uvicorn
-
 from app.main import create_app
+from app.server import Server, configure_server
+from app.settings import Settings
 
 KEY_LOST = b"sale-1002"
 PROBLEM = {
@@ -55,4 +55,6 @@ class LosesAnAnswer:
 
 
 if __name__ == "__main__":
-    uvicorn.run(LosesAnAnswer(create_app()), port=int(sys.argv[1]), access_log=False, log_level="warning")
+    settings = Settings()
+    # The server that processes of the service have, whose edge is part of what clients meet.
+    Server(configure_server(LosesAnAnswer(create_app(settings)), settings, port=int(sys.argv[1]))).run()
