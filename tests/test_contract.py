@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.main import create_app
 from tests.conformance import DOCUMENT, resolve
-from tests.conftest import ROOT, settings_for
+from tests.conftest import ROOT, serve, settings_for
 
 METHODS = ("get", "post", "put", "patch", "delete")
 OPERATIONS = {
@@ -88,11 +88,11 @@ def test_every_operation_is_described_in_full(name):
             assert set(link["parameters"]) <= parameters
 
 
-def test_the_examples_work_when_run_in_order(service):
+def test_the_examples_work_when_run_in_order(database):
     """A reader who runs every example from top to bottom, and then changes configurations, gets what the contract
     promises."""
     order = sorted(OPERATIONS, key=lambda name: OPERATIONS[name][0] == "put")
-    with service.client() as client:
+    with serve(database) as service, service.client() as client:
         done = {name: list(_run_examples(client, name)) for name in order}
     failed = {name: answers for name, answers in done.items() if any(a.status_code >= 400 for a in answers)}
     assert {} == {name: [a.text for a in answers] for name, answers in failed.items()}
