@@ -69,6 +69,54 @@ class Stop:
         self._readiness.stopping = True
 
 
+@asynccontextmanager
+async def run_parts(app: FastAPI, traces: Traces | None) -> AsyncIterator[dict[str, Any]]:
+    """The parts that work as long as the service does: made and started, and at the end drained and closed."""
+    settings: Settings = app.state.settings
+    clock: Callable[[], datetime] = app.state.clock
+    app.state.database = Database(settings)
+    app.state.known_keys = KnownKeys(app.state.database.keys)
+    tokens = _tokens(settings, clock)
+    app.state.authentication = Authentication(
+        settings.actors(), app.state.known_keys, tokens, clock, open_to_all=settings.lets_everybody_in
+    )
+    app.state.key_rates = Buckets(per_s=settings.key_requests_per_s, burst=settings.key_burst)
+    app.state.address_rates = Buckets(per_s=settings.address_failures_per_s, burst=settings.address_failure_burst)
+    app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
+    app.state.writer = LedgerWriter(
+        app.state.database,
+        clock,
+        deadline_s=settings.write_deadline_s,
+        tell=app.state.feed.tell,
+        trace=traces.batch if traces else None,
+    )
+    app.state.readiness = Readiness(app.state.database, allow_unsafe=settings.allow_unsafe_database)
+    app.state.registry = make_registry(
+        ServiceCollector(
+            CONTRACT.document["info"]["version"], app.state.requests, app.state.verifications, app.state.writer,
+            app.state.feed, app.state.database,
+        )
+    )  # fmt: skip
+    sweeper = Sweeper(app.state.database, app.state.writer, clock)
+    app.state.known_keys.start()
+    if tokens is not None:
+        tokens.keys.start()
+    app.state.feed.start()
+    sweeper.start()
+    if settings.lets_everybody_in:
+        log.warning("no_api_key", detail="Serving without authentication, for development only.")
+    yield {STOPPING: Stop(app.state.readiness, app.state.feed, app.state.writer)}
+    await sweeper.close()
+    await app.state.writer.drain()
+    await app.state.feed.close()
+    await app.state.known_keys.close()
+    if tokens is not None:
+        await tokens.keys.close()
+    await app.state.database.close()
+    if traces:
+        await traces.close()
+
+
 def create_app(settings: Settings | None = None, clock: Callable[[], datetime] = system_clock) -> FastAPI:
     """The service. `clock` is the only clock that the ledger knows; it answers aware datetimes in UTC."""
     settings = settings or Settings()
@@ -76,53 +124,9 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     configure_error_reports(settings)
     traces = make_traces(settings)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        app.state.database = Database(settings)
-        app.state.known_keys = KnownKeys(app.state.database.keys)
-        tokens = _tokens(settings, clock)
-        app.state.authentication = Authentication(
-            settings.actors(), app.state.known_keys, tokens, clock, open_to_all=settings.lets_everybody_in
-        )
-        app.state.key_rates = Buckets(per_s=settings.key_requests_per_s, burst=settings.key_burst)
-        app.state.address_rates = Buckets(per_s=settings.address_failures_per_s, burst=settings.address_failure_burst)
-        app.state.feed = Feed(app.state.database, waiters_max=settings.feed_waiters_max)
-        app.state.writer = LedgerWriter(
-            app.state.database,
-            clock,
-            deadline_s=settings.write_deadline_s,
-            tell=app.state.feed.tell,
-            trace=traces.batch if traces else None,
-        )
-        app.state.readiness = Readiness(app.state.database, allow_unsafe=settings.allow_unsafe_database)
-        app.state.registry = make_registry(
-            ServiceCollector(
-                CONTRACT.document["info"]["version"], app.state.requests, app.state.verifications, app.state.writer,
-                app.state.feed, app.state.database,
-            )
-        )  # fmt: skip
-        sweeper = Sweeper(app.state.database, app.state.writer, clock)
-        app.state.known_keys.start()
-        if tokens is not None:
-            tokens.keys.start()
-        app.state.feed.start()
-        sweeper.start()
-        if settings.lets_everybody_in:
-            log.warning("no_api_key", detail="Serving without authentication, for development only.")
-        yield {STOPPING: Stop(app.state.readiness, app.state.feed, app.state.writer)}
-        await sweeper.close()
-        await app.state.writer.drain()
-        await app.state.feed.close()
-        await app.state.known_keys.close()
-        if tokens is not None:
-            await tokens.keys.close()
-        await app.state.database.close()
-        if traces:
-            await traces.close()
-
     app = FastAPI(
         title=CONTRACT.document["info"]["title"],
-        lifespan=lifespan,
+        lifespan=lambda app: run_parts(app, traces),
         docs_url=None,
         redoc_url=None,
         openapi_url=None,

@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.collectors import Silent, serving
 from tests.conftest import ROOT, free_port
 
 CONTROL = ("urllib3", "1.24.1")
@@ -19,8 +18,8 @@ CONTROL = ("urllib3", "1.24.1")
 def advisories(*, known: set[tuple[str, str]], named: set[str] = frozenset()) -> Iterator[str]:  # type: ignore[assignment]
     """Stands in for the service of advisories, which knows of some versions, or of all those of some names."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(Silent):
+        def do_POST(self) -> None:  # noqa: N802 (the library names it)
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"]
             bad = [
                 (each["package"]["name"], each["version"]) in known or each["package"]["name"] in named
@@ -29,7 +28,7 @@ def advisories(*, known: set[tuple[str, str]], named: set[str] = frozenset()) ->
             found = {"vulns": [{"id": "PLANTED-1", "modified": "2026-01-01T00:00:00Z"}]}
             self.say({"results": [found if each else {} for each in bad]})
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 (the library names it)
             self.say({"id": "PLANTED-1", "modified": "2026-01-01T00:00:00Z", "summary": "planted", "affected": []})
 
         def say(self, what: object) -> None:
@@ -40,17 +39,8 @@ def advisories(*, known: set[tuple[str, str]], named: set[str] = frozenset()) ->
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as address:
+        yield f"http://{address}"
 
 
 def audit(service: str) -> subprocess.CompletedProcess[str]:

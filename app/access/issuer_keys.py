@@ -9,13 +9,14 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import Callable
-from contextvars import Context
 from pathlib import Path
 from typing import Any
 
 import structlog
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
+
+from app.background import Background
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ ALGORITHMS = frozenset(
 )
 
 
-class IssuerKeys:
+class IssuerKeys(Background):
     """One per process, on its event loop. `changed` is called whenever the keys are no longer what they were."""
 
     def __init__(self, source: str, changed: Callable[[], None]) -> None:
@@ -42,15 +43,6 @@ class IssuerKeys:
         self._keys: dict[str, PyJWK] = {}
         self._read_at = self._tried_at = float("-inf")
         self._reading = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_reading(), context=Context())
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def find(self, name: str) -> PyJWK | None:
         key = self._keys.get(name)
@@ -61,7 +53,7 @@ class IssuerKeys:
             key = self._keys.get(name)
         return key
 
-    async def _keep_reading(self) -> None:
+    async def _run(self) -> None:
         while True:  # until it is cancelled
             async with self._reading:
                 await self._read()

@@ -7,13 +7,13 @@ the storage is unavailable, which is what everything else would tell him.
 """
 
 import asyncio
-from contextvars import Context
 from datetime import datetime
 
 import structlog
 
 from app.access.api_keys import Change, read_changes
 from app.access.callers import Caller
+from app.background import Background
 from app.db import WriteConnections
 from app.ledger.refusals import StorageUnavailable
 
@@ -41,7 +41,7 @@ class KnownKey:
         return self.expires_at is None or now < self.expires_at
 
 
-class KnownKeys:
+class KnownKeys(Background):
     """One per process, on its event loop."""
 
     def __init__(self, connections: WriteConnections) -> None:
@@ -53,15 +53,6 @@ class KnownKeys:
         self._looked = asyncio.Event()
         self._wanted = asyncio.Event()
         self._waiters = 0
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_looking(), context=Context())
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     def find(self, secret_digest: bytes) -> KnownKey | None:
         """The key as of the last second; None if it is not known, or if what is known is older than that."""
@@ -94,7 +85,7 @@ class KnownKeys:
         finally:
             self._waiters -= 1
 
-    async def _keep_looking(self) -> None:
+    async def _run(self) -> None:
         failing = False
         while True:  # until it is cancelled
             self._wanted.clear()

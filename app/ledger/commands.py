@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -10,22 +10,27 @@ from typing import ClassVar
 from app.ledger.values import Side, Status
 
 
+class _Command:
+    """What a command names: the accounts, references and transactions that it is decided on. Nothing, where it does
+    not say otherwise. Each has a `weight` as well: about how many rows it writes."""
+
+    __slots__ = ()
+    paths: ClassVar[Iterable[str]] = ()
+    references: ClassVar[Iterable[str]] = ()
+    subjects: ClassVar[Iterable[int]] = ()
+
+
 @dataclass(frozen=True, slots=True)
-class CreateLedger:
+class CreateLedger(_Command):
     name: str
     description: str | None
     metadata: dict[str, str]
 
-    # What a command names: the accounts, references and transactions that it is decided on, and about how many rows
-    # it writes.
-    paths: ClassVar[tuple[str, ...]] = ()
-    references: ClassVar[tuple[str, ...]] = ()
-    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateLedger:
+class UpdateLedger(_Command):
     """The whole new configuration of a ledger, and the revision of the one that it is to replace."""
 
     name: str
@@ -33,14 +38,11 @@ class UpdateLedger:
     description: str | None
     metadata: dict[str, str]
 
-    paths: ClassVar[tuple[str, ...]] = ()
-    references: ClassVar[tuple[str, ...]] = ()
-    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAccount:
+class OpenAccount(_Command):
     path: str
     asset: str
     normal_side: Side
@@ -49,8 +51,6 @@ class OpenAccount:
     description: str | None
     metadata: dict[str, str]
 
-    references: ClassVar[tuple[str, ...]] = ()
-    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 3
 
     @property
@@ -59,7 +59,7 @@ class OpenAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateAccount:
+class UpdateAccount(_Command):
     """The whole new configuration of an account, and the revision of the one that it is to replace."""
 
     path: str
@@ -70,8 +70,6 @@ class UpdateAccount:
     description: str | None
     metadata: dict[str, str]
 
-    references: ClassVar[tuple[str, ...]] = ()
-    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 3
 
     @property
@@ -92,7 +90,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class PostTransaction:
+class PostTransaction(_Command):
     """Post the moves, or hold them if they are pending."""
 
     moves: tuple[Move, ...]
@@ -103,8 +101,6 @@ class PostTransaction:
     metadata: dict[str, str]
     pending: bool = False
     expires_at: datetime | None = None
-
-    subjects: ClassVar[tuple[int, ...]] = ()
 
     @property
     def paths(self) -> Iterator[str]:
@@ -122,13 +118,11 @@ class PostTransaction:
 
 
 @dataclass(frozen=True, slots=True)
-class PostBatch:
+class PostBatch(_Command):
     """Transactions under one key, in their order: all or none of them, or each by itself."""
 
     transactions: tuple[PostTransaction, ...]
     atomic: bool
-
-    subjects: ClassVar[tuple[int, ...]] = ()
 
     @property
     def paths(self) -> Iterator[str]:
@@ -145,7 +139,7 @@ class PostBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _OnTransaction:
+class _OnTransaction(_Command):
     """What is asked for about a transaction of the log. How many rows that writes, the log knows."""
 
     subject: int
@@ -153,7 +147,6 @@ class _OnTransaction:
     description: str | None
     metadata: dict[str, str]
 
-    paths: ClassVar[tuple[str, ...]] = ()
     weight: ClassVar[int] = 20
 
     @property
@@ -185,36 +178,27 @@ class ReverseTransaction(_OnTransaction):
 
 
 @dataclass(frozen=True, slots=True)
-class ExpireHolds:
+class ExpireHolds(_Command):
     """Ask for nothing but what every batch begins with: that the holds are expired whose time has come."""
 
-    paths: ClassVar[tuple[str, ...]] = ()
-    references: ClassVar[tuple[str, ...]] = ()
-    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, slots=True)
-class ClosePeriod:
+class ClosePeriod(_Command):
     before: datetime
     reason: str
 
-    paths: ClassVar[tuple[str, ...]] = ()
-    references: ClassVar[tuple[str, ...]] = ()
-    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ReopenPeriod:
+class ReopenPeriod(_Command):
     """Move the instant that the books are closed before back to an earlier one, or away."""
 
     before: datetime | None
     reason: str
 
-    paths: ClassVar[tuple[str, ...]] = ()
-    references: ClassVar[tuple[str, ...]] = ()
-    subjects: ClassVar[tuple[int, ...]] = ()
     weight: ClassVar[int] = 2
 
 

@@ -5,12 +5,12 @@ Who reads or writes a ledger finds its due holds expired anyway; this keeps the 
 
 import asyncio
 from collections.abc import Callable
-from contextvars import Context
 from datetime import datetime
 
 import structlog
 from sqlalchemy import select
 
+from app.background import Background
 from app.db import Database
 from app.ledger.refusals import Refusal
 from app.ledger.writer import LedgerWriter
@@ -22,24 +22,15 @@ LOOK_SECONDS = 1.0
 LEDGERS_MAX = 100
 
 
-class Sweeper:
+class Sweeper(Background):
     """One per process, on its event loop."""
 
     def __init__(self, database: Database, writer: LedgerWriter, clock: Callable[[], datetime]) -> None:
         self._sessions = database.sessions
         self._writer = writer
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_sweeping(), context=Context())
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _keep_sweeping(self) -> None:
+    async def _run(self) -> None:
         while True:  # until it is cancelled
             await asyncio.sleep(LOOK_SECONDS)
             try:
