@@ -132,7 +132,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.openapi = lambda: CONTRACT.document
+    app.openapi = lambda: CONTRACT.document  # type: ignore[method-assign]  # FastAPI documents this way
     app.state.settings = settings
     app.state.clock = clock
     app.state.compressor = Compressor()

@@ -64,12 +64,12 @@ class RequestMiddleware:
             named += self._cors.headers(scope)
             if scope["method"] == "OPTIONS":
                 app = self._cors.preflight(scope) or app
-        span = self._traces.begin(scope) if self._traces else None
-        if span is not None:
+        traces, span = self._traces, self._traces.begin(scope) if self._traces else None
+        if traces is not None and span is not None:
             context = span.get_span_context()
             about["trace_id"] = f"{context.trace_id:032x}"
             # So that the caller finds what became of its request, also where it was not the one to begin the trace.
-            named.append((b"traceparent", self._traces.name(span)))
+            named.append((b"traceparent", traces.name(span)))
         elif (caller := find_callers_span(scope)) is not None:
             # Nothing is traced here, but whoever follows a trace finds its requests in the log.
             about["trace_id"] = caller.trace
@@ -108,8 +108,8 @@ class RequestMiddleware:
                 operation, code = scope.get("operation_id", "-"), scope.get("refusal", "-")
                 seconds = time.perf_counter() - started
                 self._counts.add(operation, status, code, seconds)
-                if span is not None:
-                    self._traces.end(span, scope, status=status)
+                if traces is not None and span is not None:
+                    traces.end(span, scope, status=status)
                 log.info(
                     "request",
                     method=scope["method"] if scope["method"].isalpha() else "-",
@@ -126,5 +126,5 @@ class RequestMiddleware:
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return value.decode()
+            return bytes(value).decode()
     return secrets.token_hex(16)

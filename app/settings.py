@@ -42,6 +42,14 @@ def _name_the_driver(value: str, info: ValidationInfo) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def _get_option(url: URL, name: str) -> str | None:
+    """An option of a database address. Raises ValueError if the address has it twice."""
+    value = url.query.get(name)
+    if isinstance(value, tuple):
+        raise ValueError(f"The database address has the option {name} twice")
+    return value
+
+
 DatabaseUrl = Annotated[str, AfterValidator(_name_the_driver)]
 
 
@@ -76,8 +84,8 @@ class DatabaseSettings(BaseSettings):
         """What to connect to, and the driver's arguments that say how the server is verified."""
         address = make_url(url)
         # `sslrootcert` is what libpq calls it, so it may come with an address.
-        authorities = self.database_ca or address.query.get("sslrootcert", "").removeprefix("system")
-        secured = make_ssl(address.query.get("ssl"), authorities)
+        authorities = self.database_ca or (_get_option(address, "sslrootcert") or "").removeprefix("system")
+        secured = make_ssl(_get_option(address, "ssl"), authorities)
         return address.difference_update_query(["ssl", "sslrootcert"]), {"ssl": secured} if secured else {}
 
 

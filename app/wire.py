@@ -76,6 +76,6 @@ PostingNumber = Annotated[int, Field(strict=True, ge=0, le=499), BeforeValidator
 SeenVersion = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1), BeforeValidator(_read_whole)]
 
 
-def given[Value](value: Value) -> Value | None:
+def given[Value](value: Value | MISSING) -> Value | None:
     """An optional field of a request: its value, or None if the client left it out."""
     return None if value is MISSING else value

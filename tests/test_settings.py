@@ -208,6 +208,13 @@ def test_refuses_other_databases_without_showing_their_address(given: str) -> No
     assert "hunter2" not in error
 
 
+@pytest.mark.parametrize("option", ["sslmode", "ssl", "sslrootcert"])
+def test_rejects_an_address_with_an_option_given_twice(option: str) -> None:
+    error = refused(database_url=f"postgres://u:hunter2hunter2@h/books?{option}=require&{option}=disable")
+    assert "twice" in error or "sslmode must be one of" in error
+    assert "hunter2" not in error
+
+
 def test_a_service_works_on_the_short_form_of_its_address(database: str) -> None:
     with serve(database.replace("postgresql+asyncpg:", "postgres:")) as service, service.client() as client:
         assert client.get("/readyz").status_code == 200

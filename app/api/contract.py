@@ -139,7 +139,7 @@ class ContractRoute(APIRoute):
         operation = CONTRACT.operations[self.operation_id or ""]
         endpoint = _Call.of(self.dependant)
         path = _template(operation.path)
-        body_type: type[BaseModel] | None = self.body_field.field_info.annotation if self.body_field else None
+        body_type: Any = self.body_field.field_info.annotation if self.body_field else None
         is_past = IS_PAST[operation.operation_id]
         answer, status = self.response_field, self.status_code or 200
         if answer is None:

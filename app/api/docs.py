@@ -4,12 +4,15 @@ Nothing here names another host, and the policy of each page lets a browser ask 
 out of a package. Nothing here needs a key either, since nothing here says anything about anybody's books.
 """
 
+from __future__ import annotations
+
 import asyncio
 import html
 import json
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
@@ -18,6 +21,9 @@ from app.api.compression import accepts_gzip, gzip
 from app.api.contract import CONTRACT
 from app.api.problems import STATUS
 from app.ledger.refusals import RouteNotFound
+
+if TYPE_CHECKING:
+    from app.site.pages import Site
 
 router = APIRouter(include_in_schema=False)
 
@@ -121,7 +127,7 @@ def _make(path: str) -> File | None:
 
 
 @cache
-def _site():
+def _site() -> Site:
     # Imported here, so that a service whose documentation nobody reads starts without what renders it.
     from app.site.pages import Site
 

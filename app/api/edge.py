@@ -103,10 +103,11 @@ async def _identify_anew(request: Request, secret: bytes) -> Caller:
     rates: Buckets = request.app.state.address_rates
     _refuse_while_waiting(rates.wait(address, time.monotonic()))
     try:
-        return await request.app.state.authentication.find_anew(secret)
+        caller: Caller = await request.app.state.authentication.find_anew(secret)
     except Unauthenticated:
         rates.take(address, time.monotonic())
         raise
+    return caller
 
 
 def _refuse_while_waiting(seconds: float) -> None:

@@ -40,9 +40,10 @@ class Location:
 
 
 def _path(document: dict[str, Any], operation_id: str) -> str:
+    paths: dict[str, dict[str, Any]] = document["paths"]
     return next(
         path
-        for path, methods in document["paths"].items()
+        for path, methods in paths.items()
         for operation in methods.values()
         if operation["operationId"] == operation_id
     )

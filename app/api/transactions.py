@@ -146,7 +146,7 @@ async def list_transactions(
             within = caller.scope.prefix
             page = await finding.list_transactions_of_account(session, ledger, path, within=within, **where)
         case {"reference": str()} | {"group": str()}:
-            named = {name: place.filters.get(name) for name in ("reference", "group")}
+            named: Any = {name: place.filters.get(name) for name in ("reference", "group")}
             page = await finding.find_transactions(session, ledger, **named, **where)
         case _:
             page = await recorded.list_transactions(session, ledger, **where)

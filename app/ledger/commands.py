@@ -15,9 +15,18 @@ class _Command:
     not say otherwise. Each has a `weight` as well: about how many rows it writes."""
 
     __slots__ = ()
-    paths: ClassVar[Iterable[str]] = ()
-    references: ClassVar[Iterable[str]] = ()
-    subjects: ClassVar[Iterable[int]] = ()
+
+    @property
+    def paths(self) -> Iterable[str]:
+        return ()
+
+    @property
+    def references(self) -> Iterable[str]:
+        return ()
+
+    @property
+    def subjects(self) -> Iterable[int]:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

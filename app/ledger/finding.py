@@ -47,7 +47,8 @@ async def list_accounts_below(
 ) -> Page[AccountState, str]:
     """The account of the path itself, then those below it. Raises `LedgerNotFound`, `ExpiryDue`."""
     ledger_id, sequence = await get_head(session, ledger, now=now)
-    query, first = select_accounts(ledger_id), []
+    query = select_accounts(ledger_id)
+    first: list[Any] = []
     if after is None:
         itself = query.where(accounts.c.path == prefix)
         first, _ = await read_page(session, itself, accounts.c.path, "oldest", None, 1, account_size)

@@ -41,7 +41,7 @@ async def get_totals(
     """By asset, in bytewise order. Raises `LedgerNotFound`, `ExpiryDue`, `SequenceOutOfRange`."""
     present = None if as_of.is_past else now  # only the present shows what is pending
     rows, more, sequence = await _sum(session, ledger, "totals", prefix, as_of, after, limit, present)
-    items = [AssetTotals(row[0], row[1], *(None if each is None else int(each) for each in row[2:])) for row in rows]
+    items = [AssetTotals(row[0], row[1], int(row[2]), *map(_int_or_none, row[3:])) for row in rows]
     return Page(items, items[-1].asset if more else None, sequence)
 
 
@@ -74,6 +74,10 @@ async def _sum(
     statement = _statement(what, prefix is not None, as_of.is_past, sequence < last)
     rows = list(await session.execute(statement, bounds))
     return rows[:limit], len(rows) > limit, sequence
+
+
+def _int_or_none(text: str | None) -> int | None:
+    return None if text is None else int(text)
 
 
 @cache

@@ -48,7 +48,7 @@ async def get_transaction(
     if row is None:
         raise TransactionNotFound()
     (event,) = await read_events(session, ledger_id, [row])
-    if not covers_transaction(scope, event):
+    if not isinstance(event, TransactionEvent) or not covers_transaction(scope, event):
         raise TransactionNotFound()
     (state,) = await _read_states(session, ledger_id, [event], last)
     return state

@@ -15,7 +15,7 @@ REWRITTEN = frozenset({"heads", "accounts", "holds", "hold_lines"})
 CHANGED_COLUMNS = {"api_keys": ("revoked_at", "revoked_by", "revision")}
 VERSION_TABLE = "alembic_version"
 
-_quoted = postgresql.dialect().identifier_preparer.quote
+_quoted = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy has no type
 
 
 def get_privileges(table: str) -> tuple[str, ...]:

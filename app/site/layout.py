@@ -106,7 +106,7 @@ LANGUAGES = {"python": "Python", "typescript": "TypeScript", "go": "Go", "java":
 
 def _scenarios(sources: Sources) -> dict[str, str]:
     """The same story in each language: the file that tells it."""
-    found = {}
+    found: dict[str, str] = {}
     for folder, language in LANGUAGES.items():
         files = [name for name in sources.addresses if name.startswith(f"{SOURCES_FOLDER}/{folder}/")]
         found |= {name: f"In {language}" for name in files if PurePath(name).stem.lower() in ("scenario", "main")}

@@ -167,7 +167,9 @@ def _rewrite_line(line: Token, surroundings: Surroundings, *, names: Mapping[str
 
 def _name_cells(tokens: list[Token]) -> None:
     """Tell each cell what its column is called, and each table whether it has much to say."""
-    table, names, column = None, [], 0
+    table: Token | None = None
+    names: list[str] = []
+    column = 0
     for number, (token, inline) in enumerate(pairwise(tokens)):
         if token.type == "table_open":
             table, names = token, []

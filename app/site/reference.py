@@ -76,7 +76,7 @@ class Reference:
         return [Group(tag, entries) for tag, entries in found.items()]
 
     def title(self, name: str) -> str:
-        return self.operations[name][2]["summary"]
+        return str(self.operations[name][2]["summary"])
 
     def index(self) -> str:
         tags = [

@@ -48,7 +48,8 @@ def read_story(document: Document) -> list[Request]:
 
 def read_answers() -> dict[str, Any]:
     """What was answered to each step, by its name."""
-    return json.loads(read(ANSWERS))
+    answers: dict[str, Any] = json.loads(read(ANSWERS))
+    return answers
 
 
 def _request(document: Document, step: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> Request:

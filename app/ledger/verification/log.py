@@ -118,7 +118,9 @@ class LogWalk:
                 where = f"event {event.sequence}, whose postings are not to be read"
                 self._findings.see("postings_have_entries", False, where)
         await self._verify_entries(tellings)
-        await verify_reversals(self._rows, self._findings, tellings, self._kept and self._kept.reversed)
+        await verify_reversals(
+            self._rows, self._findings, tellings, None if self._kept is None else self._kept.reversed
+        )
         if self._kept is None:
             begun = await find_holds_begun_before(self._rows, tellings, self.holds.known)
             self.holds.known |= {hold.hold: hold for hold in begun}

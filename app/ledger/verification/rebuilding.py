@@ -63,6 +63,8 @@ class RebuiltAccounts:
 
 def read_configuration(said: dict[str, Any] | None) -> Configuration | None:
     """What an account event says of the account, in one order; None if that is not to be read."""
+    if said is None:
+        return None
     with suppress(KeyError, TypeError, ValueError):
         minimum, maximum = said["minimum_balance"], said["maximum_balance"]
         return (
@@ -77,7 +79,7 @@ def read_configuration(said: dict[str, Any] | None) -> Configuration | None:
     return None
 
 
-def read_row_configuration(row: Row[Any]) -> Configuration:
+def read_row_configuration(row: Row[Any]) -> Configuration | None:
     names = ("path", "asset", "normal_side", "status", "minimum_balance", "maximum_balance", "revision")
     return read_configuration({name: getattr(row, name) for name in names})
 
