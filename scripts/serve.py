@@ -25,16 +25,20 @@ PORT_MAX = 65535
 READY = """
 Tallystick is listening. Its documentation: {url}/docs
 
-The API key is {key_note}. Open a ledger and two accounts, and move 12.50 USD:
+The API key is {key_note}. In another terminal, open a ledger and two accounts, and move 12.50 USD:
 
-  url={url} auth="Authorization: Bearer {key}" json='Content-Type: application/json'
-  curl -sS "$url/v1/ledgers" -H "$auth" -H "$json" -d '{{"name":"main"}}'; echo
-  curl -sS "$url/v1/ledgers/main/accounts" -H "$auth" -H "$json" -H 'Idempotency-Key: open-cash' \\
-    -d '{{"path":"cash","asset":"USD/2","normal_side":"debit"}}'; echo
-  curl -sS "$url/v1/ledgers/main/accounts" -H "$auth" -H "$json" -H 'Idempotency-Key: open-wallet' \\
-    -d '{{"path":"users:1:wallet","asset":"USD/2","normal_side":"credit"}}'; echo
-  curl -sS "$url/v1/ledgers/main/transactions" -H "$auth" -H "$json" -H 'Idempotency-Key: first-payment' \\
-    -d '{{"postings":[{{"debit_account":"cash","credit_account":"users:1:wallet","amount":"1250"}}]}}'; echo
+  export TALLYSTICK_URL={url} TALLYSTICK_KEY={key}
+  api() {{
+    curl -sS "$TALLYSTICK_URL/v1/ledgers$1" -H "Authorization: Bearer $TALLYSTICK_KEY" \\
+      -H 'Content-Type: application/json' "${{@:2}}"; echo
+  }}
+  api '' -d '{{"name": "shop"}}'
+  api /shop/accounts -H 'Idempotency-Key: open-cash' \\
+    -d '{{"path": "bank:cash", "asset": "USD/2", "normal_side": "debit"}}'
+  api /shop/accounts -H 'Idempotency-Key: open-42' \\
+    -d '{{"path": "users:42:wallet", "asset": "USD/2", "normal_side": "credit", "minimum_balance": "0"}}'
+  api /shop/transactions -H 'Idempotency-Key: deposit-1001' \\
+    -d '{{"postings": [{{"debit_account": "bank:cash", "credit_account": "users:42:wallet", "amount": "1250"}}]}}'
 
 Ctrl-C stops it.
 """

@@ -86,7 +86,7 @@ def is_whole(command: str) -> bool:
 
 
 def again(shown: str, definitions: str, command: str, service: Service) -> str:
-    environment = {"PATH": os.environ["PATH"], "url": service.url, "key": service.key}
+    environment = {"PATH": os.environ["PATH"]}
     environment |= {"TALLYSTICK_URL": service.url, "TALLYSTICK_KEY": service.key}
     script = ["bash", "-c", f"{definitions}\n{command}"]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60, check=True)

@@ -36,16 +36,14 @@ class Run:
     def post_as_printed(self) -> list[int]:
         """Send what the printed curl lines send; the statuses of the answers."""
         text = self.printed.replace("\\\n", " ")
-        (url,) = re.findall(r"url=(\S+)", text)
-        (key,) = re.findall(r'Bearer (\w+)"', text)
+        ((url, key),) = re.findall(r"export TALLYSTICK_URL=(\S+) TALLYSTICK_KEY=(\S+)", text)
         statuses = []
-        for line in re.findall(r"curl (.*?); echo", text):
-            words = shlex.split(line.replace("$url", url))
-            (address,) = (word for word in words if word.startswith("http"))
+        for line in re.findall(r"^  api (['/].*)$", text, re.MULTILINE):
+            path, *words = shlex.split(line)
             headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
             headers |= dict(word.split(": ", 1) for word in words if word.startswith("Idempotency-Key"))
             body = words[words.index("-d") + 1]
-            statuses.append(httpx.post(address, headers=headers, content=body).status_code)
+            statuses.append(httpx.post(f"{url}/v1/ledgers{path}", headers=headers, content=body).status_code)
         return statuses
 
     def stop(self, signum: signal.Signals) -> int:
