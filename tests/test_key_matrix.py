@@ -24,22 +24,22 @@ OPERATIONS = {
 # Who asks. What a key is bound by stands beside it; every key but those of one operation has all four.
 CALLERS = {
     "none": "no `Authorization`",
-    "garbage": "a bearer of nothing",
-    "revoked": "a key that was revoked",
-    "expired": "a key whose time has passed",
-    "operator": "a key of the settings",
-    "read": "a key for `read` alone",
-    "post": "a key for `post` alone",
-    "hold": "a key for `hold` alone",
-    "admin": "a key for `admin` alone",
-    "all": "a key for all four, in this ledger",
-    "ledger": "a key for another ledger",
-    "prefix": "a key with an account prefix that covers what is asked for",
-    "outside": "a key with an account prefix that does not",
-    "amount": "a key for smaller amounts",
-    "token": "a signed token for `read` and `hold`, in this ledger",
-    "stale": "a signed token whose time has passed",
-    "forged": "a token that somebody else signed",
+    "garbage": "a bearer token that is no credential",
+    "revoked": "a revoked API key",
+    "expired": "an expired API key",
+    "operator": "an API key from the settings",
+    "read": "an API key with `read` only",
+    "post": "an API key with `post` only",
+    "hold": "an API key with `hold` only",
+    "admin": "an API key with `admin` only",
+    "all": "an API key with all four, in this ledger",
+    "ledger": "an API key for another ledger",
+    "prefix": "an API key with an account prefix that covers the request",
+    "outside": "an API key with an account prefix that does not",
+    "amount": "an API key for smaller amounts",
+    "token": "a signed token with `read` and `hold`, in this ledger",
+    "stale": "an expired signed token",
+    "forged": "a token with a forged signature",
 }
 # ✓ is carried out, · is answered without anything of others, 401 is `unauthenticated`, 403 `forbidden`, 404
 # `transaction_not_found` as for one that does not exist.
@@ -302,7 +302,7 @@ def test_every_operation_says_what_it_takes() -> None:
 
 def shown() -> str:
     callers = "\n".join(f"| {name} | {said} |" for name, said in CALLERS.items())
-    return f"| caller | who that is |\n|---|---|\n{callers}\n\n{EXPECTED.strip()}\n"
+    return f"| caller | credential |\n|---|---|\n{callers}\n\n{EXPECTED.strip()}\n"
 
 
 def test_the_page_about_keys_shows_this_table() -> None:
