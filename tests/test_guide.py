@@ -19,7 +19,7 @@ from tests.test_marketplace import WRITE, run_page
 
 PAGE = ROOT / "docs" / "guide.md"
 PROGRAMS = dict(re.findall(r"^```(python|typescript)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE))
-(PRINTED,) = re.findall(r"^```text\n(refused: .*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+(PRINTED,) = re.findall(r"^```text\n(rejected: .*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="the page is for bash and curl")
