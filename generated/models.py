@@ -359,7 +359,9 @@ class AccountEntry(BaseModel):
     recorded_at: Timestamp
     late: StrictBool
     """
-    Whether the account had already seen a later effective time.
+    Whether the account already had an entry on its statement with a later effective time. A hold never makes an
+    entry late; a capture does with its own effective time.
+
     """
     reference: StrictStr | None
     group: StrictStr | None

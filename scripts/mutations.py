@@ -704,6 +704,35 @@ BUGS = (
         "self._share(self._keys, {})",
         tests=("tests/test_pooler.py",),
     ),
+    Bug(
+        "holds: a capture rejected for any frozen account of its hold",
+        "app/ledger/holds.py",
+        "    return [line for line in hold.lines if line.posting in named]",
+        "    return list(hold.lines)",
+        tests=("tests/test_holds.py",),
+    ),
+    Bug(
+        "holds: a capture of all that counts postings captured before",
+        "app/ledger/holds.py",
+        "        return [line for line in hold.lines if line.remaining]",
+        "        return list(hold.lines)",
+        tests=("tests/test_holds.py",),
+    ),
+    Bug(
+        "holds: a capture that names the frozen account in the order of its amounts",
+        "app/ledger/holds.py",
+        "    return [line for line in hold.lines if line.posting in named]",
+        "    lines = {line.posting: line for line in hold.lines}\n"
+        "    return [lines[number] for number, _ in command.amounts if number in lines]",
+        tests=("tests/test_holds.py",),
+    ),
+    Bug(
+        "holds: a capture that posts to a frozen account",
+        "app/ledger/holds.py",
+        "check_not_frozen((path for line in to_post for path",
+        "check_not_frozen((path for line in to_post[:0] for path",
+        tests=("tests/test_holds.py",),
+    ),
 )
 
 

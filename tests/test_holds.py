@@ -181,6 +181,24 @@ def test_what_is_not_posted_leaves_no_later_entry_late(books: Books) -> None:
     assert column(statement(books, "bank"), "late") == [False, True]
 
 
+def test_a_hold_never_makes_an_entry_late_however_it_ends(books: Books) -> None:
+    """A void and an expiry are effective when they are recorded, and yet date nothing of their accounts."""
+    funded(books, 0)
+    ahead = (START + timedelta(seconds=60)).isoformat()
+    hold = held(books, ("bank", "wallet", 5), effective_at=ahead)
+    assert held(books, ("bank", "wallet", 5), effective_at=ahead, expires_at=at(1)) == hold + 1
+    books.advance(3600)
+    assert books.void(hold).body["effective_at"] == START + HOUR
+    assert lines(books, hold + 1) == ["expired", "5 0 5"]
+    books.post(("bank", "wallet", 1), effective_at=at(-2))
+    assert column(statement(books, "wallet"), "late") == [False]
+    captured = held(books, ("bank", "wallet", 5), effective_at=ahead)
+    books.capture(captured, effective_at=at(-1))
+    books.post(("bank", "wallet", 1), effective_at=at(-0.5))
+    books.post(("bank", "wallet", 1), effective_at=at(-1.5))
+    assert column(statement(books, "wallet"), "late") == [False, False, False, True]
+
+
 def test_a_hold_may_expect_versions(books: Books) -> None:
     funded(books)
     posting = {**moves(("wallet", "shop", 1))[0], "expected_debit_version": 1, "expected_credit_version": 0}
@@ -363,10 +381,68 @@ def test_a_capture_on_a_frozen_account_waits_until_it_is_open(books: Books) -> N
     books.update("bank", 1, status="frozen")
     assert refusal(books.capture(hold, (0, 1)), "account") == ["account_frozen", "shop"]
     books.update("shop", 2)
-    assert refusal(books.capture(hold, (0, 1)), "account") == ["account_frozen", "bank"]
+    assert refusal(books.capture(hold, (1, 1)), "account") == ["account_frozen", "bank"]
     books.update("bank", 2)
     assert books.capture(hold, key="k") == Answer(422, first.body, replayed=True)
     assert books.capture(hold).status == 201
+
+
+def test_a_frozen_account_rejects_only_the_captures_that_post_to_it(books: Books) -> None:
+    """Postings that a capture releases or leaves held do not count."""
+    funded(books)
+    books.open("fees", "credit")
+    kept = held(books, ("wallet", "shop", 50), ("wallet", "fees", 5))
+    released = held(books, ("wallet", "shop", 10), ("wallet", "fees", 1))
+    books.update("fees", 1, status="frozen")
+    for amounts in ([], [(1, 1)], [(0, 1), (1, 1)]):
+        assert refusal(books.capture(kept, *amounts), "account") == ["account_frozen", "fees"]
+    assert books.capture(kept, (0, 20), keep=True).status == 201
+    assert books.capture(released, (0, 4)).status == 201
+    assert lines(books, kept) == ["pending", "50 20 0", "5 0 0"]
+    assert lines(books, released) == ["captured", "10 4 6", "1 0 1"]
+    assert refusal(books.capture(kept), "account") == ["account_frozen", "fees"]
+    books.update("fees", 2)
+    assert books.capture(kept).status == 201
+
+
+@pytest.mark.parametrize("status", ["frozen", "closed"])
+def test_what_has_been_captured_whole_no_longer_counts(books: Books, status: str) -> None:
+    """A posting of which nothing remains is not posted again. Only an account with nothing held on it is closed."""
+    funded(books)
+    books.open("fees", "credit")
+    hold = held(books, ("wallet", "fees", 5), ("wallet", "shop", 50), ("bank", "fees", 2))
+    assert books.capture(hold, (0, 5), (2, 2), keep=True).status == 201
+    assert books.post(("fees", "bank", 7)).status == 201
+    assert books.update("fees", 1, status=status).status == 200
+    code = {"frozen": "account_frozen", "closed": "capture_exceeds_hold"}[status]
+    assert refusal(books.capture(hold, (1, 1), (0, 1))) == [code]
+    assert books.capture(hold).status == 201
+    assert lines(books, hold) == ["captured", "5 5 0", "50 50 0", "2 2 0"]
+
+
+def test_the_frozen_account_that_comes_first_in_the_hold_is_named(books: Books) -> None:
+    """Whatever the order of `amounts`; of one posting the debited account before the credited one."""
+    funded(books)
+    books.open("fees", "credit")
+    hold = held(books, ("wallet", "shop", 50), ("bank", "fees", 5))
+    for path in ("fees", "shop", "bank"):
+        books.update(path, 1, status="frozen")
+    assert refusal(books.capture(hold, (1, 1), (0, 1)), "account") == ["account_frozen", "shop"]
+    assert refusal(books.capture(hold, (1, 1)), "account") == ["account_frozen", "bank"]
+    # The amounts are checked last, and a posting that the hold does not have has no accounts.
+    assert refusal(books.capture(hold, (7, 1), (1, 99)), "account") == ["account_frozen", "bank"]
+    assert refusal(books.capture(hold, (7, 1)), "pointer") == ["capture_exceeds_hold", "/amounts/0/posting"]
+
+
+def test_what_is_released_on_a_frozen_account_is_accepted_and_what_is_posted_is_reversed(books: Books) -> None:
+    """A reversal posts only what was posted, so what was only released does not count there either."""
+    funded(books)
+    books.open("fees", "credit")
+    hold = held(books, ("wallet", "shop", 50), ("bank", "fees", 5))
+    books.update("fees", 1, status="frozen")
+    captured = books.capture(hold, (0, 50)).body["sequence"]
+    assert lines(books, hold) == ["captured", "50 50 0", "5 0 5"]
+    assert books.reverse(captured).status == 201
 
 
 def test_a_void_on_a_frozen_account_is_accepted(books: Books) -> None:

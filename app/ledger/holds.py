@@ -53,8 +53,9 @@ def capture_transaction(command: CaptureTransaction, book: Book, *, now: datetim
     check_effective(command.effective_at, now=now)
     check_period(command.effective_at, book)
     check_reference(command.reference, book)
-    # A closed account is one of which nothing is held any more, so that this moves nothing on it.
-    check_not_frozen((path for line in hold.lines for path in (line.debit_account, line.credit_account)), book)
+    # A closed account has nothing held on it, so nothing can be captured from or to it.
+    to_post = _get_lines_to_post(command, hold)
+    check_not_frozen((path for line in to_post for path in (line.debit_account, line.credit_account)), book)
     captured = _read_amounts(command, hold)
     kept = {line.posting: line.remaining - captured[line.posting] if command.keep else 0 for line in hold.lines}
     status: HoldStatus = "pending" if any(kept.values()) else "captured"
@@ -123,6 +124,14 @@ def _get_pending(sequence: int, book: Book) -> Hold:
     if hold.status != "pending":
         raise ENDED_BY[hold.status]()
     return hold
+
+
+def _get_lines_to_post(command: CaptureTransaction, hold: Hold) -> list[HoldLine]:
+    """The lines that the capture is to post, in the order of the hold, before its amounts are checked."""
+    if command.amounts is None:
+        return [line for line in hold.lines if line.remaining]
+    named = {number for number, _ in command.amounts}
+    return [line for line in hold.lines if line.posting in named]
 
 
 def _read_amounts(command: CaptureTransaction, hold: Hold) -> dict[int, int]:

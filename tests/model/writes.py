@@ -243,11 +243,12 @@ class Writes:
         hold = self._pending(book, sequence)
         self._check_times(book, body)
         self._check_reference(book, body)
-        self._check_statuses(book, hold.transaction["postings"], "frozen")
         if "amounts" in body:
             taken = {each["posting"]: int(each["amount"]) for each in body["amounts"]}
         else:
             taken = {number: hold.remaining(number) for number in hold.live}
+        asked = [posting for number, posting in enumerate(hold.transaction["postings"]) if number in taken]
+        self._check_statuses(book, asked, "frozen")
         for place, (number, amount) in enumerate(taken.items()):
             remaining = hold.remaining(number) if number in hold.numbers else 0
             if amount > remaining:
