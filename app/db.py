@@ -59,7 +59,8 @@ SIGNAL_SETTINGS = {
 # The one connection that keys are looked for on: how soon a revoked one is refused must not depend on what else waits.
 KEY_SETTINGS = {"application_name": "tallystick-keys", "timezone": "UTC", "statement_timeout": "1s", "jit": "off"}
 
-# What passes: the connection or the server went away, or a rival held something for too long.
+# What passes: the connection or the server went away, a rival held something for too long, or the server could not
+# read or write a file (class 58). What says that data is damaged (class XX) does not pass: a person has to look.
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -67,7 +68,9 @@ _TRANSIENT = (
     asyncpg.InternalClientError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.PostgresSystemError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.TransactionTimeoutError,
     asyncpg.LockNotAvailableError,
     asyncpg.exceptions.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,

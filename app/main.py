@@ -97,7 +97,7 @@ async def run_parts(app: FastAPI, traces: Traces | None) -> AsyncIterator[dict[s
             app.state.feed, app.state.database,
         )
     )  # fmt: skip
-    sweeper = Sweeper(app.state.database, app.state.writer, clock)
+    sweeper = Sweeper(app.state.database, app.state.writer, clock, connections=settings.write_pool_size)
     app.state.known_keys.start()
     if tokens is not None:
         tokens.keys.start()
