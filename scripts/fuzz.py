@@ -110,7 +110,7 @@ def _ledgers(client: httpx.Client) -> list[str]:
     return [each["name"] for each in client.get("/v1/ledgers").raise_for_status().json()["items"]]
 
 
-def _said(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+def get_configuration(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
     """The configuration and the contract; for a deployment, with its ledger, and with what its key may be refused."""
     if not arguments.url:
         return CONFIGURATION_FILE, CONTRACT_FILE
@@ -236,7 +236,7 @@ def _fuzz(client: httpx.Client, arguments: argparse.Namespace) -> int:
     if arguments.report:
         options += ["--report", "junit,har,html", "--report-dir", str(arguments.report)]
     with tempfile.TemporaryDirectory() as folder:
-        configuration, contract = _said(arguments, Path(folder))
+        configuration, contract = get_configuration(arguments, Path(folder))
         command = ["--config-file", str(configuration), "run", str(contract), *options]
         try:
             return command_line.main(command, standalone_mode=False) or 0

@@ -1,13 +1,19 @@
 """The workflow that a client team copies: its commands run as they stand, against a live service."""
 
+import argparse
 import os
 import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
+import schemathesis
 import yaml
+from schemathesis.config import SchemathesisConfig
 
+from app.settings import Settings
+from scripts.answers import CONTRACT
+from scripts.fuzz import get_configuration
 from tests.conftest import KEY, ROOT, Service
 
 WORKFLOW = yaml.safe_load((ROOT / "docs/examples/github/fuzz-tallystick.yml").read_text())
@@ -75,3 +81,40 @@ def test_every_name_that_its_command_takes_is_given_to_it() -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"}
     # YAML 1.1 reads `on` as true.
     assert set(WORKFLOW[True]["workflow_dispatch"]["inputs"]) == {"url", "ledger", "minutes", "seed"}
+
+
+def load(folder: Path, url: str | None) -> schemathesis.schemas.BaseSchema:
+    """The contract as schemathesis reads it with the configuration of such a run."""
+    arguments = argparse.Namespace(url=url, ledger=LEDGER)
+    configuration, contract = get_configuration(arguments, folder)
+    return schemathesis.openapi.from_path(contract, config=SchemathesisConfig.from_path(configuration))
+
+
+@pytest.mark.parametrize("url", [None, "http://deployment.test"], ids=["its own service", "a deployment"])
+def test_an_answer_may_take_as_long_as_the_contract_lets_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str | None
+) -> None:
+    monkeypatch.setenv("FUZZ_API_KEY", "key")
+    schema = load(tmp_path, url)
+    waits = CONTRACT["components"]["parameters"]["WaitSeconds"]["schema"]["maximum"]
+    deadline = Settings.model_fields["write_deadline_s"].default
+    for result in schema.get_all_operations():
+        timeout = schema.config.request_timeout_for(operation=result.ok())
+        assert timeout is not None
+        assert timeout > 2 * max(waits, deadline)
+
+
+def test_the_longest_wait_for_an_event_is_no_finding(
+    service: Service, key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At the end of the log `wait_seconds` at its maximum takes that long, and is answered with an empty page."""
+    monkeypatch.setenv("FUZZ_API_KEY", key)
+    headers = {"Authorization": f"Bearer {key}"}
+    end = httpx.get(f"{service.url}/v1/ledgers/{LEDGER}", headers=headers).json()["sequence"]
+    operation = load(tmp_path, service.url)["/v1/ledgers/{ledger}/events"]["GET"]
+    wait = CONTRACT["components"]["parameters"]["WaitSeconds"]["schema"]["maximum"]
+    query = {"after_sequence": end, "wait_seconds": wait}
+    case = operation.Case(path_parameters={"ledger": LEDGER}, query=query, headers=headers)
+    answer = case.call(base_url=service.url)
+    assert (200, []) == (answer.status_code, answer.json()["items"])
+    assert answer.elapsed > 10
