@@ -96,6 +96,14 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
         server.REST_BYTES_MAX >> 20,
         server.HEAD_SECONDS_MAX,
     ],
+    "What is passed over on a connection that is being closed": lambda: [
+        server.PASSED_OVER_BYTES_MAX >> 20,
+        server.GRACE_SECONDS * 1000,
+    ],
+    "A connection without a request, when the process stops listening": lambda: [
+        server.FIRST_REQUEST_SECONDS,
+        server.GRACE_SECONDS * 1000,
+    ],
     "Account path, reference, group, idempotency key": lambda: list(
         {most(each) for each in ("AccountPath", "Reference", "Group", "IdempotencyKey")}
     ),

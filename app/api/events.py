@@ -50,6 +50,7 @@ async def _unless_gone[Answer](request: Request, answer: Coroutine[Any, Any, Ans
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
         if answering.done():
             return await answering
+        await leaving  # raises what is wrong with a body that should not be there
         raise ClientDisconnect()
     finally:
         for task in (answering, leaving):
