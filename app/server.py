@@ -234,7 +234,10 @@ class Connection(HttpToolsProtocol):
             if self._arrived > REST_BYTES_MAX:
                 self.transport.close()
         elif self._was_in_body:
+            # It began somewhere in this piece: where its target was read last. Measured again when all of it is there.
             self._is_unmeasured = True
+            start = piece.rfind(b" " + self.url) if self.url else len(piece)
+            self._arrived = len(piece) - start + len(self.parser.get_method())
         else:
             self._arrived += len(piece)
             if self._head is None:
