@@ -1,14 +1,19 @@
 """Connections: engines for reads, the writer, the feed, keys and checks. Nothing else in the service opens any."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from app.connections import SERVER_KEEP_ALIVE, Connection, timed_out
 from app.ledger.refusals import Overloaded
 from app.pooled import UNPREPARED, PooledConnection, get_kept, set_in_each_transaction
 from app.settings import Settings
@@ -18,7 +23,6 @@ from app.settings import Settings
 READ_SETTINGS = {
     "application_name": "tallystick-reads",
     "timezone": "UTC",
-    "statement_timeout": "10s",
     "idle_in_transaction_session_timeout": "10s",
     "jit": "off",
     "random_page_cost": "1.1",
@@ -31,7 +35,6 @@ WRITE_SETTINGS = {
     "application_name": "tallystick-writer",
     "timezone": "UTC",
     "default_transaction_isolation": "read committed",
-    "statement_timeout": "10s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "4s",
     "jit": "off",
@@ -51,13 +54,21 @@ CHECK_SETTINGS = {"application_name": "tallystick-checks", "timezone": "UTC", "s
 SIGNAL_SETTINGS = {
     "application_name": "tallystick-feed",
     "timezone": "UTC",
-    "statement_timeout": "10s",
     "idle_session_timeout": "0",
     "synchronous_commit": "off",
 }
 
 # The one connection that keys are looked for on: how soon a revoked one is refused must not depend on what else waits.
 KEY_SETTINGS = {"application_name": "tallystick-keys", "timezone": "UTC", "statement_timeout": "1s", "jit": "off"}
+
+# An exchange of the writer takes no longer, whatever the settings allow a read: so a ledger whose connection has fallen
+# silent takes writes again within 10 seconds. It is longer than a lock is waited for.
+WRITE_SECONDS_MAX = 6.0
+# A statement is ended by the server after this part of the time that an exchange may take: so where an exchange times
+# out, it is the connection that is silent, and not the server that is slow.
+STATEMENT_PART = 0.9
+# After one connection fell silent, how long a statement may still take on another that is as old.
+SUSPECT_SECONDS_MAX = 1.0
 
 # What passes: the connection or the server went away, a rival held something for too long, or the server could not
 # read or write a file (class 58). What says that data is damaged (class XX) does not pass: a person has to look.
@@ -92,16 +103,26 @@ def is_transient(error: BaseException) -> bool:
 
 
 class WriteConnections:
-    """A pool of connections of its own, for the writer, the feed or keys, each statement committing by itself."""
+    """A pool of connections of its own, for the writer, the feed or keys, each statement committing by itself.
+
+    What silences one connection silences, as a rule, all that are as old: a host that died, an address that moved, a
+    NAT that started anew. So where one has timed out, the idle ones are replaced before they are used, and those in
+    use are ended unless they answer soon. Otherwise each of them would cost the time of an exchange.
+    """
 
     def __init__(self, engine: AsyncEngine, *, timeout_s: float, pooled: dict[str, str] | None = None) -> None:
         self._engine = engine
         self.timeout_s = timeout_s
         # The settings of the session, where a pooler in transaction mode lets nothing outlive a transaction.
         self._pooled = pooled
+        # What each connection is in use for: an object that stands for one use of it.
+        self._in_use: dict[Connection, object] = {}
+        # Older connections are replaced.
+        self._silent_at = float("-inf")
+        event.listen(engine.sync_engine, "checkout", self._replace_silent)
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
+    async def acquire(self) -> AsyncIterator[Connection]:
         """A connection of the driver itself. One that fails in any unforeseen way does not return to the pool.
 
         Raises `Overloaded` if none comes free in time.
@@ -112,12 +133,13 @@ class WriteConnections:
             raise Overloaded() from None
         try:
             connection: Any = (await pooled.get_raw_connection()).driver_connection
-            used: Any = connection
-            if self._pooled is not None:
-                used = PooledConnection(connection, self._pooled, timeout_s=self.timeout_s)
+            used: Any = connection if self._pooled is None else PooledConnection(connection, self._pooled)
+            self._in_use[connection] = object()
             try:
                 yield used
             except BaseException as error:
+                if timed_out(error):
+                    self._suspect_others()
                 if (
                     connection.is_closed()
                     or connection.is_in_transaction()
@@ -129,8 +151,37 @@ class WriteConnections:
                 if connection.is_closed():
                     await pooled.invalidate()
                 raise
+            finally:
+                del self._in_use[connection]
         finally:
             await pooled.close()
+
+    def _replace_silent(self, connection: Any, *_: Any) -> None:
+        if connection.driver_connection.is_closed() or connection.driver_connection.opened_at < self._silent_at:
+            raise DisconnectionError()  # the pool connects anew
+
+    def _suspect_others(self) -> None:
+        self._silent_at = monotonic()
+        # One that was made while the silent one was waited for was made over what works.
+        suspects = {each: use for each, use in self._in_use.items() if each.opened_at < monotonic() - self.timeout_s}
+        asyncio.get_running_loop().call_later(SUSPECT_SECONDS_MAX, self._end, suspects)
+
+    def _end(self, suspects: dict[Connection, object]) -> None:
+        for connection, use in suspects.items():
+            if self._in_use.get(connection) is use:
+                connection.terminate()
+
+
+def limit_statements(session: dict[str, str], timeout_s: float) -> dict[str, str]:
+    """The settings of a session whose statements end before an exchange does, unless it says when itself."""
+    return {"statement_timeout": f"{int(timeout_s * STATEMENT_PART * 1000)}ms"} | session
+
+
+def give_up_silent(context: ExceptionContext) -> None:
+    """Take a connection on which an exchange has timed out for lost, and all that are as old. Otherwise ROLLBACK would
+    wait as long again."""
+    if timed_out(context.original_exception):
+        context.is_disconnect = True
 
 
 class Database:
@@ -138,6 +189,7 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._write_timeout_s = min(settings.database_timeout_s, WRITE_SECONDS_MAX)
         self._reads = self._make_engine(
             READ_SETTINGS,
             isolation_level="REPEATABLE READ",
@@ -145,11 +197,12 @@ class Database:
             pool_size=settings.read_pool_size,
             pool_recycle=1800,
             pool_use_lifo=True,
-            command_timeout_s=settings.database_timeout_s,
         )
+        event.listen(self._reads.sync_engine, "handle_error", give_up_silent)
         write_settings = WRITE_SETTINGS | {"plan_cache_mode": settings.plan_cache_mode}
         self._writes = self._make_engine(
             write_settings,
+            timeout_s=self._write_timeout_s,
             isolation_level="AUTOCOMMIT",
             pool_size=settings.write_pool_size,
             pool_recycle=1800,
@@ -163,32 +216,35 @@ class Database:
             isolation_level="READ COMMITTED",
             pool_size=1,
             pool_recycle=1800,
-            command_timeout_s=settings.database_timeout_s,
         )
+        event.listen(self.checks.sync_engine, "handle_error", give_up_silent)
         # What the sessions share of the directory of ledgers, which never changes.
         shared: dict[str, dict[str, int]] = {"ledger_ids": {}}
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
             self._reads, expire_on_commit=False, info=shared
         )
-        self.writes = self._share(self._writes, write_settings)
+        self.writes = self._share(self._writes, write_settings, timeout_s=self._write_timeout_s)
         self.keys = self._share(self._keys, KEY_SETTINGS)
         # Behind a pooler in transaction mode nobody can listen: then there is nothing to tell either.
         self.signals = None if settings.transaction_pooler else self._share(self._signals, SIGNAL_SETTINGS)
 
-    def _make_engine(
-        self, session: dict[str, str], *, command_timeout_s: float | None = None, **options: Any
-    ) -> AsyncEngine:
-        """An engine whose every connection has these settings of the server. All that connects is made here."""
+    def _make_engine(self, session: dict[str, str], *, timeout_s: float | None = None, **options: Any) -> AsyncEngine:
+        """An engine whose every connection has these settings of the server. All that connects is made here.
+
+        `timeout_s` bounds connecting, and each exchange with the server.
+        """
         address, secured = self._settings.get_address(self._settings.database_url)
         pooled = self._settings.transaction_pooler
+        timeout_s = timeout_s or self._settings.database_timeout_s
+        session = limit_statements(session, timeout_s)
         arguments = {
-            "server_settings": get_kept(session) if pooled else session,
-            "timeout": self._settings.database_timeout_s,
+            "connection_class": Connection,
+            "server_settings": get_kept(session) if pooled else SERVER_KEEP_ALIVE | session,
+            "timeout": timeout_s,
+            "command_timeout": timeout_s,
             **secured,
             **(UNPREPARED if pooled else {}),
         }
-        if command_timeout_s is not None:
-            arguments["command_timeout"] = command_timeout_s
         engine = create_async_engine(
             address,
             hide_parameters=True,
@@ -201,9 +257,12 @@ class Database:
             set_in_each_transaction(engine, session)
         return engine
 
-    def _share(self, engine: AsyncEngine, session: dict[str, str]) -> WriteConnections:
-        pooled = session if self._settings.transaction_pooler else None
-        return WriteConnections(engine, timeout_s=self._settings.database_timeout_s, pooled=pooled)
+    def _share(
+        self, engine: AsyncEngine, session: dict[str, str], *, timeout_s: float | None = None
+    ) -> WriteConnections:
+        timeout_s = timeout_s or self._settings.database_timeout_s
+        pooled = limit_statements(session, timeout_s) if self._settings.transaction_pooler else None
+        return WriteConnections(engine, timeout_s=timeout_s, pooled=pooled)
 
     def connections_in_use(self) -> dict[str, tuple[int, int]]:
         """Of each pool, how many connections are in use and how many there may be."""

@@ -5,12 +5,15 @@ and none stays prepared.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.connections import Connection as DriverConnection
+from app.connections import atomic
 
 # What a pooler itself keeps for each of its clients. With any other setting it refuses a connection.
 KEPT = ("application_name", "timezone")
@@ -34,24 +37,14 @@ def set_in_each_transaction(engine: AsyncEngine, session: dict[str, str]) -> Non
 class PooledConnection:
     """What is used of the driver's connection, each statement in a transaction that has the settings."""
 
-    def __init__(self, connection: asyncpg.Connection, session: dict[str, str], *, timeout_s: float) -> None:
+    def __init__(self, connection: DriverConnection, session: dict[str, str]) -> None:
         self._connection = connection
         settings = "".join(f"; set local {name} = '{value}'" for name, value in _local(session).items())
         self._begin = "begin isolation level read committed" + settings  # one message, one way there and back
-        self._timeout_s = timeout_s
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    def atomic(self) -> AbstractAsyncContextManager[None]:
         """A transaction that is committed at the end of the block, or rolled back."""
-        await self._connection.execute(self._begin, timeout=self._timeout_s)
-        try:
-            yield
-        except Exception:
-            # If this fails too, the connection is still in a transaction, and is not used again.
-            with suppress(Exception):
-                await self._connection.execute("rollback", timeout=self._timeout_s)
-            raise
-        await self._connection.execute("commit", timeout=self._timeout_s)
+        return atomic(self._connection, self._begin)
 
     async def fetch(self, query: str, *arguments: Any, timeout: float | None = None) -> list[asyncpg.Record]:  # noqa: ASYNC109
         async with self._in_transaction():
@@ -74,7 +67,7 @@ class PooledConnection:
         if self._connection.is_in_transaction():
             yield
         else:
-            async with self.transaction():
+            async with self.atomic():
                 yield
 
 

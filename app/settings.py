@@ -195,7 +195,8 @@ class Settings(DatabaseSettings):
         5.0, description="How long a request waits for a connection before it is `overloaded`, in seconds."
     )
     database_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
-        8.0, description="How long one exchange with the database may take, in seconds."
+        8.0,
+        description="How long one exchange with the database may take, in seconds; one of the writer takes at most 6.",
     )
     write_deadline_s: Annotated[float, Field(gt=0, le=120)] = Field(
         20.0,

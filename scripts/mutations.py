@@ -796,6 +796,55 @@ BUGS = (
         "last.seconds * 1",
         tests=("tests/test_sweep.py",),
     ),
+    Bug(
+        "a silent BEGIN, COMMIT or ROLLBACK is waited for without end",
+        "app/db.py",
+        '            "command_timeout": timeout_s,\n',
+        "",
+        tests=("tests/test_silent_connections.py::test_every_ledger_takes_writes_again",),
+    ),
+    Bug(
+        "connections as old as a silent one stay in the pool",
+        "app/db.py",
+        "connection.driver_connection.is_closed() or connection.driver_connection.opened_at < self._silent_at",
+        "connection.driver_connection.is_closed()",
+        tests=("tests/test_silent_connections.py::test_what_is_idle_is_not_waited_for_one_after_the_other",),
+    ),
+    Bug(
+        "connections in use beside a silent one get all of their time",
+        "app/db.py",
+        "if self._in_use.get(connection) is use:",
+        "if False:",
+        tests=("tests/test_silent_connections.py::test_what_is_in_use_beside_a_silent_connection_is_given_up_soon",),
+    ),
+    Bug(
+        "a silent connection is rolled back",
+        "app/connections.py",
+        "if not timed_out(error):",
+        "if True:",
+        tests=("tests/test_silent_connections.py::test_a_silent_connection_is_not_rolled_back",),
+    ),
+    Bug(
+        "a silent connection is waited for when it is closed",
+        "app/connections.py",
+        "        self.terminate()\n",
+        "        await super().close(timeout=timeout)\n",
+        tests=("tests/test_silent_connections.py::test_closing_waits_for_no_silent_connection",),
+    ),
+    Bug(
+        "a read's silent connection is rolled back",
+        "app/db.py",
+        "context.is_disconnect = True",
+        "pass",
+        tests=("tests/test_silent_connections.py::test_a_read_waits_once_for_a_silent_connection",),
+    ),
+    Bug(
+        "a batch that nobody waits for is tried again",
+        "app/ledger/writer.py",
+        "if perf_counter() - work.began > self._deadline_s:",
+        "if False:",
+        tests=("tests/test_silent_connections.py::test_a_batch_that_nobody_waits_for_holds_up_nobody",),
+    ),
 )
 
 

@@ -34,6 +34,7 @@ INIT_SECONDS_MAX = 120
 START_SECONDS_MAX = 120  # Recovery after a crash replays the log before it lets anyone in.
 STOP_SECONDS_MAX = 30
 CONNECT_SECONDS_MAX = 10
+COMMAND_SECONDS_MAX = 120  # a database of any size is copied by it
 LOCALE = {"LC_ALL": "C"}  # One that every system has: Postgres refuses to start on macOS without.
 
 # The parent of Postgres: a shell that outlives us for as long as the server needs to stop. Its standard input is
@@ -140,6 +141,7 @@ class Postgres:
                 user="postgres",
                 database="postgres",
                 timeout=CONNECT_SECONDS_MAX,
+                command_timeout=COMMAND_SECONDS_MAX,
             )
             try:
                 if not await connection.fetchval("select 1 from pg_database where datname = $1", name):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from app.counts import CONSUMER_SECONDS, CONSUMERS_SHOWN_MAX, Distribution, Feed
 from app.ledger.verification.checks import RANGE_CHECKS, WHOLE_CHECKS
 from tests.books import fetch_now
 from tests.conftest import KEY, ROOT, SECOND_KEY, Service, serve
+from tests.test_refusals import holding
 
 # Whatever a customer or a client may name, and an amount. None of it may be a label or stand in a help text.
 CANARIES = {
@@ -153,12 +155,17 @@ def test_trouble_of_the_database_and_bugs_are_counted(database: str) -> None:
         client.post("/v1/ledgers", json={"name": CANARIES["ledger"]})
         account = {"asset": "USD/2", "normal_side": "debit"}
         with Change(client) as change:
-            fetch_now(
-                database,
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where datname = current_database() and application_name = 'tallystick-writer'",
-            )
-            assert send(client, "/accounts", "a", account | {"path": "a"}).status_code == 201
+            with ThreadPoolExecutor(1) as threads:
+                with holding(database, "lock table heads") as wait_for:
+                    opening = threads.submit(send, client, "/accounts", "a", account | {"path": "a"})
+                    wait_for(1)
+                    # A connection that is idle would be replaced without trouble.
+                    fetch_now(
+                        database,
+                        "select pg_terminate_backend(pid) from pg_stat_activity "
+                        "where datname = current_database() and application_name = 'tallystick-writer'",
+                    )
+                assert opening.result().status_code == 201
             fetch_now(database, "alter table events add constraint planted check (sequence < 3)")
             assert send(client, "/accounts", "b", account | {"path": "b"}).status_code == 500
         assert change.of("batches_interrupted_total") >= 1

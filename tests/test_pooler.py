@@ -63,15 +63,17 @@ async def test_every_transaction_has_the_settings_of_its_kind(database: str, poo
     """What a session is elsewhere told once, and what pgbouncer would refuse or forget."""
     store = Database(settings_for(pooler, database_url=pooler, transaction_pooler=True))
     writes = WRITE_SETTINGS | {"plan_cache_mode": "force_generic_plan", "transaction_isolation": "read committed"}
+    writes |= {"statement_timeout": "5400ms"}
     reads = READ_SETTINGS | {"transaction_isolation": "repeatable read", "transaction_read_only": "on"}
+    reads |= {"statement_timeout": "7200ms"}
     try:
         for _ in range(SERVERS * 2):
             async with store.sessions() as session, store.writes.acquire() as connection:
-                async with connection.transaction():  # while both have a server, they have different ones
+                async with connection.atomic():  # while both have a server, they have different ones
                     assert await effects(session, reads) == reads
                     for name, value in writes.items():
                         assert value == await connection.fetchval("select current_setting($1)", name)
-            async with store.keys.acquire() as connection, connection.transaction():
+            async with store.keys.acquire() as connection, connection.atomic():
                 for name, value in KEY_SETTINGS.items():
                     assert value == await connection.fetchval("select current_setting($1)", name)
             async with store.checks.connect() as checks:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from asyncpg import Connection, Record
+from asyncpg import Record
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.access.secrets import digest, make_secret
+from app.connections import Connection
 from app.db import WriteConnections, is_transient
 from app.ledger.pages import Page
 from app.ledger.refusals import ApiKeyExists, ApiKeyNotFound, OutcomeUnknown, StorageUnavailable, TimeOutOfRange
@@ -145,7 +146,7 @@ async def _changing(connections: WriteConnections) -> AsyncIterator[Connection]:
     """A transaction that nobody else's change of the table overlaps."""
     sent = False
     try:
-        async with connections.acquire() as connection, connection.transaction():
+        async with connections.acquire() as connection, connection.atomic():
             await connection.execute(LOCK, timeout=connections.timeout_s)
             sent = True
             yield connection

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from app.ledger.commands import Command, PostBatch
 from app.ledger.refusals import Refusal
@@ -87,6 +88,8 @@ class Queue:
     task: asyncio.Task[None] | None = None
     # The batch that is under way, or the last one that was.
     taken: Sequence[Submission] = ()
+    # When the batch under way was taken, or last came to a commit, by the clock of `time.perf_counter`.
+    progress_at: float = field(default_factory=perf_counter)
     # Whether the batch before was a caller's: then the single ones that wait meanwhile go first.
     after_batch: bool = False
 

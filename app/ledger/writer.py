@@ -16,8 +16,8 @@ from time import perf_counter
 
 import sentry_sdk
 import structlog
-from asyncpg import Connection
 
+from app.connections import Connection
 from app.counts import BatchWork, WriterCounts
 from app.db import Database, is_transient
 from app.ledger import recorded
@@ -111,6 +111,16 @@ class LedgerWriter:
         """The weight that waits for each ledger that has something under way."""
         return [queue.weight for queue in self._queues.values()]
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long the batch that has come to no commit for longest is under way; 0 if none is."""
+        return max((perf_counter() - queue.progress_at for queue in self._queues.values()), default=0.0)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a batch is under way for longer than anyone waits for it."""
+        return self.stalled_s > self._deadline_s
+
     async def drain(self) -> None:
         """Wait until everything that was submitted is answered; once given up, for nothing any more."""
         while tasks := [queue.task for queue in self._queues.values() if queue.task and not queue.task.done()]:
@@ -158,6 +168,7 @@ class LedgerWriter:
             if not batch:
                 continue
             queue.taken = batch
+            queue.progress_at = perf_counter()
             try:
                 await self._settle(queue.ledger_id, batch)
             except Exception as error:
@@ -216,12 +227,15 @@ class LedgerWriter:
         """
         in_doubt = False
         for attempt, pause_s in enumerate(BACKOFF_S):
+            if perf_counter() - work.began > self._deadline_s:
+                break  # everyone who waited for it is answered, and others wait behind it
             try:
                 async with self._connections.acquire() as connection:
                     cycle = self._cycle if attempt == 0 else self._cycle_behind_lock
                     for _ in range(EXPIRY_ROUNDS_MAX):
                         outcomes = await cycle(connection, ledger_id, batch, work)
                         self.counts.committed(work)
+                        self._queues[ledger_id].progress_at = perf_counter()
                         if outcomes:
                             return outcomes
             except RaceLost:
@@ -245,7 +259,7 @@ class LedgerWriter:
     ) -> list[Outcome]:
         with _doubting():
             began = perf_counter()
-            async with connection.transaction():
+            async with connection.atomic():
                 # Read only in a statement after the one that locks: its snapshot would still be the older one.
                 await connection.execute(LOCK, ledger_id, timeout=self._connections.timeout_s)
                 self.counts.took(work, "lock", perf_counter() - began)
