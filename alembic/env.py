@@ -2,6 +2,11 @@
 
 While others post: a change of a table waits until nobody reads or writes it, and everybody else waits behind it. So
 it waits only for a moment, far less than Postgres needs to find a deadlock, and then lets everybody go and tries again.
+
+A statement of a migration may take long: an index on a large table. What is bounded closely is how long a silent
+connection holds locks: the server ends a transaction in which it hears nothing for some seconds, and notices a client
+that is gone by its own keepalive; so everybody else goes on. The migration itself notices by the keepalive of its
+connection, and after an hour in any case.
 """
 
 import asyncio
@@ -15,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app.connections import OWNER_ARGUMENTS, OWNER_LIMITS
 from app.models import metadata
 from app.models.grants import write_grants
 from app.settings import MigrationSettings
@@ -27,6 +33,7 @@ IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 def migrate(connection: Connection, role: str | None) -> None:
     context.configure(connection=connection, target_metadata=metadata, compare_type=True)
     with context.begin_transaction():
+        connection.exec_driver_sql(OWNER_LIMITS)
         # Two processes that start at once migrate one after the other; the second finds nothing to do.
         connection.exec_driver_sql("select pg_advisory_xact_lock(7424217001)")
         connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
@@ -49,7 +56,7 @@ def grant(role: str) -> None:
 
 
 async def migrate_online(address: URL, secured: dict[str, Any], role: str | None) -> None:
-    engine = create_async_engine(address, poolclass=NullPool, connect_args=secured)
+    engine = create_async_engine(address, poolclass=NullPool, connect_args=OWNER_ARGUMENTS | secured)
     for tried in range(1, TRIES + 1):
         try:
             async with engine.connect() as connection:

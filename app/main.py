@@ -90,7 +90,7 @@ async def run_parts(app: FastAPI, traces: Traces | None) -> AsyncIterator[dict[s
         tell=app.state.feed.tell,
         trace=traces.batch if traces else None,
     )
-    app.state.readiness = Readiness(app.state.database, allow_unsafe=settings.allow_unsafe_database)
+    app.state.readiness = Readiness(app.state.database, app.state.writer, allow_unsafe=settings.allow_unsafe_database)
     app.state.registry = make_registry(
         ServiceCollector(
             CONTRACT.document["info"]["version"], app.state.requests, app.state.verifications, app.state.writer,

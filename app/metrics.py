@@ -89,6 +89,11 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily(
             "tallystick_queue_weight_limit", "What may wait for one ledger before more is refused.", QUEUE_WEIGHT_MAX
         )
+        yield GaugeMetricFamily(
+            "tallystick_batch_oldest_seconds",
+            "How long ago the batch under way that has waited longest was taken, or last came to a commit; 0 for none.",
+            self.writer.stalled_s,
+        )
         yield _labelled(
             CounterMetricFamily, "tallystick_batches", "Batches of the writer, by what became of them.", "outcome",
             counts.outcomes,

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.db import Database, is_transient
 from app.ledger.refusals import NotReady, StorageUnavailable
+from app.ledger.writer import LedgerWriter
 from app.models.grants import list_needed
 
 # The last revision by the names of the files, which begin with it: to ask alembic would load it into every process.
@@ -54,8 +55,9 @@ UNSAFE = frozenset({"fsync_off", "synchronous_commit_off"})
 class Readiness:
     """One per process. `stopping` is set by the server on a signal, before anything else is done about it."""
 
-    def __init__(self, database: Database, *, allow_unsafe: bool) -> None:
+    def __init__(self, database: Database, writer: LedgerWriter, *, allow_unsafe: bool) -> None:
         self._checks = database.checks
+        self._writer = writer
         self._allow_unsafe = allow_unsafe
         self._asking = asyncio.Lock()
         self._asked = -ANSWER_SECONDS
@@ -73,6 +75,8 @@ class Readiness:
         for reason in self._trouble:
             if reason not in WARNINGS and not (self._allow_unsafe and reason in UNSAFE):
                 raise NotReady(reason)
+        if self._writer.is_stalled:
+            raise NotReady("writer_stalled")
         return self._trouble
 
     async def _ask(self) -> list[str]:

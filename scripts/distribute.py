@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app.connections import OWNER_ARGUMENTS, OWNER_LIMITS
 from app.db import Database, is_transient
 from app.ledger.verification.guards import TRIGGERS
 from app.ledger.verify import verify_ledger
@@ -115,7 +116,7 @@ async def distribute(url: str, *, shards: int = SHARDS) -> bool:
     """Distribute what is not distributed yet; whether there was anything. Raises `Refused`."""
     settings = DatabaseSettings(database_url=url)
     address, secured = settings.get_address(settings.database_url)
-    engine = create_async_engine(address, poolclass=NullPool, connect_args=secured)
+    engine = create_async_engine(address, poolclass=NullPool, connect_args=OWNER_ARGUMENTS | secured)
     try:
         async with engine.connect() as connection:
             cluster = await _look(connection)
@@ -162,6 +163,7 @@ async def _distribute(connection: AsyncConnection, cluster: Cluster, shards: int
     if served:
         raise Refused(f"The service is connected ({', '.join(served)}): stop it first.")
     await connection.rollback()  # a transaction of its own, which takes its locks before it looks at anything
+    await connection.exec_driver_sql(OWNER_LIMITS)
     await connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
     await connection.exec_driver_sql("set local citus.enable_unsafe_triggers = on")
     await connection.exec_driver_sql("set local citus.multi_shard_modify_mode = 'sequential'")

@@ -839,6 +839,20 @@ BUGS = (
         tests=("tests/test_silent_connections.py::test_a_read_waits_once_for_a_silent_connection",),
     ),
     Bug(
+        "a migration that falls silent keeps its locks",
+        "alembic/env.py",
+        "        connection.exec_driver_sql(OWNER_LIMITS)\n",
+        "",
+        tests=("tests/test_silent_connections.py::test_a_migration_that_falls_silent_does_not_keep_its_locks",),
+    ),
+    Bug(
+        "a process whose writer is stalled is ready",
+        "app/readiness.py",
+        "if self._writer.is_stalled:",
+        "if False:",
+        tests=("tests/test_silent_connections.py::test_readiness_knows_a_writer_that_makes_no_progress",),
+    ),
+    Bug(
         "a batch that nobody waits for is tried again",
         "app/ledger/writer.py",
         "if perf_counter() - work.began > self._deadline_s:",

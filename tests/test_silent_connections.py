@@ -7,6 +7,10 @@ end is told. Most tests bound an exchange with the database to a second; one has
 import asyncio
 import contextlib
 import itertools
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -22,8 +26,9 @@ from app.ledger.commands import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.refusals import InternalError, OutcomeUnknown, Overloaded, StorageUnavailable
 from app.ledger.submissions import CREATION_KEY, Receipt, Submission
 from app.ledger.writer import LedgerWriter
-from tests.books import check_invariants, fetch, fetch_now, open_account, post, transaction
-from tests.conftest import Clock, as_service, serve, settings_for
+from tests.books import check_invariants, fetch, fetch_now, open_account, open_books, post, transaction
+from tests.conformance import check_answer
+from tests.conftest import KEY, ROOT, Clock, as_service, serve, settings_for
 from tests.silent_proxy import Silence, SilentProxy
 
 pytestmark = pytest.mark.anyio
@@ -295,6 +300,58 @@ async def test_a_batch_that_nobody_waits_for_holds_up_nobody(database, proxy):
         assert process.writer.counts.outcomes["refused"] == 1
         await takes_writes(process, proxy.fell_at)
         await check_answers(database, process)
+
+
+async def test_a_migration_that_falls_silent_does_not_keep_its_locks(database, proxy):
+    """It holds the lock that every batch waits for; the server ends its transaction."""
+    version = (await fetch(database, "select version_num from alembic_version"))[0]["version_num"]
+    await fetch(database, "update alembic_version set version_num = $1", f"{int(version) - 1:04d}")
+    async with running(database) as (process,):
+        proxy.fall_silent(Silence("", "LOCK TABLE", delivered=True))
+        migrating = subprocess.Popen(
+            [sys.executable, "-m", "alembic", "upgrade", "head"],
+            cwd=ROOT, env=os.environ | {"DATABASE_URL": proxy.url}, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            await until(proxy.fell.is_set)
+            await takes_writes(process, proxy.fell_at)
+        finally:
+            migrating.kill()
+            migrating.wait()
+        await check_answers(database, process)
+
+
+async def test_readiness_knows_a_writer_that_makes_no_progress(database, proxy, monkeypatch):
+    """Where an exchange may take as long as it likes, which no setting admits; ready again with the next commit."""
+    monkeypatch.setattr(db, "WRITE_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(db, "SUSPECT_SECONDS_MAX", 60.0)
+    with serve(database, database_url=as_service(proxy.url), database_timeout_s=6.0, write_deadline_s=1.0) as service:
+        async with httpx.AsyncClient(base_url=service.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+            await open_books(client, "main", ("a", "b"))
+            assert (0.0, 200) == (await oldest_batch(client), (await client.get("/readyz")).status_code)
+            proxy.fall_silent(Silence("writer", "WRITE"))
+            body, headers = transaction("a", "b"), {"Idempotency-Key": "p1"}
+            answer = await client.post("/v1/ledgers/main/transactions", json=body, headers=headers)
+            assert "outcome_unknown" == answer.json()["code"]
+            stalled = await readiness(client, 503)
+            check_answer(stalled)
+            assert ("not_ready", "writer_stalled") == (stalled.json()["code"], stalled.json()["reason"])
+            assert await oldest_batch(client) > 1.0
+            await readiness(client, 200)
+            assert 0.0 == await oldest_batch(client)
+    await check_invariants(database)
+
+
+async def readiness(client: httpx.AsyncClient, status: int) -> httpx.Response:
+    async with asyncio.timeout(60):
+        while (answer := await client.get("/readyz")).status_code != status:
+            await asyncio.sleep(0.05)
+        return answer
+
+
+async def oldest_batch(client: httpx.AsyncClient) -> float:
+    metrics = (await client.get("/metrics")).text
+    return float(re.search(r"^tallystick_batch_oldest_seconds (.*)$", metrics, re.MULTILINE)[1])
 
 
 # Beside the writer's batches: what a served process sends on each kind of its connections.
