@@ -225,6 +225,8 @@ class Database:
         )
         self.writes = self._share(self._writes, write_settings, timeout_s=self._write_timeout_s)
         self.keys = self._share(self._keys, KEY_SETTINGS)
+        # For comparing clocks: no load of the service keeps this connection busy.
+        self.clock = self._share(self.checks, CHECK_SETTINGS)
         # Behind a pooler in transaction mode nobody can listen: then there is nothing to tell either.
         self.signals = None if settings.transaction_pooler else self._share(self._signals, SIGNAL_SETTINGS)
 

@@ -14,6 +14,7 @@ from app.access import api_keys
 from app.access.api_keys import ApiKey, CreatedApiKey
 from app.access.callers import Caller
 from app.access.known_keys import KnownKeys
+from app.clock import ClockWatch
 from app.db import Database
 from app.ledger import queries
 from app.ledger.commands import Command
@@ -61,7 +62,7 @@ class PresentReads:
         self, read: Callable[..., Awaitable[Found]], ledger: str, *args: Any, **where: Any
     ) -> Found:
         """What `read(session, ledger, …, now=…)` finds. Raises what that does, but for `ExpiryDue`, and
-        `Overloaded` or `StorageUnavailable` where the expiries could not be written."""
+        `Overloaded`, `StorageUnavailable` or `ClockSkewed` where the expiries could not be written."""
         now = self._clock()
         for _ in range(PRESENT_READS_MAX):
             try:
@@ -141,7 +142,13 @@ class ApiKeyMaker:
         self._database: Database = request.app.state.database
         self._deadline_s: float = request.app.state.settings.write_deadline_s
         self._known: KnownKeys = request.app.state.known_keys
-        self.now: Callable[[], datetime] = request.app.state.clock
+        self._clock: Callable[[], datetime] = request.app.state.clock
+        self._watch: ClockWatch = request.app.state.watch
+
+    async def read_clock(self) -> datetime:
+        """When a key is made. Raises `ClockSkewed`, `StorageUnavailable` and `Overloaded`."""
+        await self._watch.confirm()
+        return self._watch.now()
 
     async def create(self, key: ApiKey) -> CreatedApiKey:
         """Raises what `create_api_key` does."""
@@ -153,7 +160,8 @@ class ApiKeyMaker:
     async def revoke(self, name: str, *, by: str) -> ApiKey:
         """The key, revoked now or before. Raises `ApiKeyNotFound`, and what `revoke_api_key` does."""
         async with self._deadline():
-            await api_keys.revoke_api_key(self._database.writes, name, at=self.now(), by=by)
+            # By whatever clock: no key goes on counting because a clock is wrong.
+            await api_keys.revoke_api_key(self._database.writes, name, at=self._clock(), by=by)
         await self._look()
         async with self._database.sessions() as session:
             return await api_keys.get_api_key(session, name)

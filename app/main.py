@@ -32,6 +32,7 @@ from app.api.compression import Compressor
 from app.api.contract import CONTRACT
 from app.api.cors import Cors
 from app.api.problems import add_problem_handlers
+from app.clock import ClockWatch
 from app.counts import RequestCounts, VerificationCounts
 from app.db import Database
 from app.errors import configure_error_reports
@@ -75,6 +76,7 @@ async def run_parts(app: FastAPI, traces: Traces | None) -> AsyncIterator[dict[s
     settings: Settings = app.state.settings
     clock: Callable[[], datetime] = app.state.clock
     app.state.database = Database(settings)
+    app.state.watch = ClockWatch(app.state.database, clock, skew_max_s=settings.clock_skew_max_s)
     app.state.known_keys = KnownKeys(app.state.database.keys)
     tokens = _tokens(settings, clock)
     app.state.authentication = Authentication(
@@ -87,17 +89,21 @@ async def run_parts(app: FastAPI, traces: Traces | None) -> AsyncIterator[dict[s
         app.state.database,
         clock,
         deadline_s=settings.write_deadline_s,
+        watch=app.state.watch,
         tell=app.state.feed.tell,
         trace=traces.batch if traces else None,
     )
-    app.state.readiness = Readiness(app.state.database, app.state.writer, allow_unsafe=settings.allow_unsafe_database)
+    app.state.readiness = Readiness(
+        app.state.database, app.state.writer, app.state.watch, allow_unsafe=settings.allow_unsafe_database
+    )
     app.state.registry = make_registry(
         ServiceCollector(
             CONTRACT.document["info"]["version"], app.state.requests, app.state.verifications, app.state.writer,
-            app.state.feed, app.state.database,
+            app.state.feed, app.state.database, app.state.watch,
         )
     )  # fmt: skip
-    sweeper = Sweeper(app.state.database, app.state.writer, clock, connections=settings.write_pool_size)
+    sweeper = Sweeper(app.state.database, app.state.writer, app.state.watch, connections=settings.write_pool_size)
+    app.state.watch.start()
     app.state.known_keys.start()
     if tokens is not None:
         tokens.keys.start()
@@ -110,6 +116,7 @@ async def run_parts(app: FastAPI, traces: Traces | None) -> AsyncIterator[dict[s
     await app.state.writer.drain()
     await app.state.feed.close()
     await app.state.known_keys.close()
+    await app.state.watch.close()
     if tokens is not None:
         await tokens.keys.close()
     await app.state.database.close()

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from app.clock import ClockWatch
 from app.counts import Distribution, RequestCounts, VerificationCounts
 from app.db import Database
 from app.ledger.feed import Feed
@@ -33,11 +34,13 @@ class ServiceCollector(Collector):
     writer: LedgerWriter
     feed: Feed
     database: Database
+    watch: ClockWatch
 
     def collect(self) -> Iterator[Metric]:
         yield _labelled(
             GaugeMetricFamily, "tallystick_build_info", "The version of the contract.", "version", {self.version: 1}
         )
+        yield from self._tells_the_time()
         yield from self._requests()
         yield from self._writes()
         yield from self._follows()
@@ -50,6 +53,19 @@ class ServiceCollector(Collector):
         yield _labelled(
             GaugeMetricFamily, "tallystick_connections_max", "Connections to the database that there may be.", "pool",
             {name: size for name, (_, size) in pools.items()},
+        )  # fmt: skip
+
+    def _tells_the_time(self) -> Iterator[Metric]:
+        skew_s = self.watch.skew_s()
+        skew = GaugeMetricFamily(
+            "tallystick_clock_skew_seconds", "How far the clock of the process is ahead of the database's.", labels=[]
+        )
+        if skew_s is not None:  # no series before the first check
+            skew.add_metric([], skew_s)
+        yield skew
+        yield GaugeMetricFamily(
+            "tallystick_clock_skew_limit_seconds", "How far it may be before writes are rejected.",
+            self.watch.skew_max_s,
         )  # fmt: skip
 
     def _requests(self) -> Iterator[Metric]:

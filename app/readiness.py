@@ -8,8 +8,9 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from app.clock import ClockWatch
 from app.db import Database, is_transient
-from app.ledger.refusals import NotReady, StorageUnavailable
+from app.ledger.refusals import ClockSkewed, NotReady, StorageUnavailable
 from app.ledger.writer import LedgerWriter
 from app.models.grants import list_needed
 
@@ -55,9 +56,10 @@ UNSAFE = frozenset({"fsync_off", "synchronous_commit_off"})
 class Readiness:
     """One per process. `stopping` is set by the server on a signal, before anything else is done about it."""
 
-    def __init__(self, database: Database, writer: LedgerWriter, *, allow_unsafe: bool) -> None:
+    def __init__(self, database: Database, writer: LedgerWriter, watch: ClockWatch, *, allow_unsafe: bool) -> None:
         self._checks = database.checks
         self._writer = writer
+        self._watch = watch
         self._allow_unsafe = allow_unsafe
         self._asking = asyncio.Lock()
         self._asked = -ANSWER_SECONDS
@@ -71,12 +73,17 @@ class Readiness:
         async with self._asking:
             if time.monotonic() - self._asked >= ANSWER_SECONDS:
                 self._trouble = await self._ask()
+                await self._watch.confirm()
                 self._asked = time.monotonic()
         for reason in self._trouble:
             if reason not in WARNINGS and not (self._allow_unsafe and reason in UNSAFE):
                 raise NotReady(reason)
         if self._writer.is_stalled:
             raise NotReady("writer_stalled")
+        try:
+            self._watch.now()
+        except ClockSkewed:
+            raise NotReady("clock_skewed") from None
         return self._trouble
 
     async def _ask(self) -> list[str]:

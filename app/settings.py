@@ -202,6 +202,11 @@ class Settings(DatabaseSettings):
         20.0,
         description="How long a write may wait for its commit before it is answered with a 503, in seconds.",
     )
+    clock_skew_max_s: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        5.0,
+        description="How far the clock of a process may be from the database's before it is not ready and its writes "
+        "are `clock_skewed`, in seconds.",
+    )
     body_timeout_s: Annotated[float, Field(gt=0, le=120)] = Field(
         10.0, description="How long the body of a request may take to arrive, in seconds."
     )

@@ -287,13 +287,39 @@ def test_effective_times_reach_from_1900_to_a_minute_ahead(books: Books) -> None
 def test_recorded_at_never_falls_when_the_clock_does(books: Books) -> None:
     books.open("a")
     books.open("b")
-    books.advance(-3600)
+    books.advance(-60)
     answer = books.post(("a", "b", 1))
     assert (answer.body["recorded_at"], answer.body["effective_at"]) == (START, START)
-    answer = books.post(("a", "b", 1), effective_at=START.isoformat())
+    answer = books.post(("a", "b", 1), effective_at=(START + MICROSECOND).isoformat())
     assert refusal(answer, "pointer") == ["time_out_of_range", "/effective_at"]
-    books.advance(3600.000001)
+    books.advance(60.000001)
     assert books.post(("a", "b", 1)).body["recorded_at"] == START + MICROSECOND
+
+
+def test_nothing_is_recorded_after_an_event_more_than_a_minute_ahead_of_the_clock(books: Books) -> None:
+    books.open("a")
+    books.open("b")
+    first = books.post(("a", "b", 1), key="k")
+    expires_at = (START + timedelta(seconds=1)).isoformat()
+    books.advance(-60.000001)
+    soon = (books.model.now + MICROSECOND).isoformat()
+    for answer in (
+        books.post(("a", "b", 1), key="other"),
+        books.hold(("a", "b", 1), expires_at=expires_at),
+        books.open("c"),
+        books.close_before(soon),
+        books.update("a", 1, description="x"),
+        books.update_ledger(1, description="x"),
+    ):
+        assert refusal(answer) == ["clock_skewed"]
+    assert books.read_account("a").body["version"] == 1
+    assert books.read_ledger().body["sequence"] == 4
+    # What is recorded is answered all the same, and the key of a write that was rejected is free.
+    assert books.post(("a", "b", 1), key="k") == Answer(201, first.body, replayed=True)
+    assert refusal(books.post(("a", "b", 2), key="k")) == ["idempotency_key_reused"]
+    assert refusal(books.open("other", key="k")) == ["idempotency_key_reused"]
+    books.advance(0.000001)
+    assert books.post(("a", "b", 1), key="other").body["sequence"] == 5
 
 
 def test_an_entry_is_late_if_its_account_has_seen_a_later_time(books: Books) -> None:

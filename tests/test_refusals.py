@@ -237,6 +237,20 @@ def limited(new_database: Callable[[], str]) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
+def skewed(new_database: Callable[[], str]) -> Iterator[Service]:
+    """A service whose clock is a day ahead of the database's, on books with a hold that is due by that clock."""
+    database = new_database()
+    with serve(database) as service:
+        prepare(service)
+        expires_at = (service.clock.now + timedelta(hours=1)).isoformat()
+        held = post("bank:cash", "shop:sales", "5", pending=True, expires_at=expires_at).send(service)
+        assert held.status_code == 201
+    with serve(database, clock_skew_max_s=5.0) as service:
+        service.clock.advance(86400)
+        yield service
+
+
+@pytest.fixture(scope="module")
 def broken(new_database: Callable[[], str]) -> Iterator[dict[str, Service]]:
     """Two services on databases in which something is planted that nobody foresaw: for reads, and for writes."""
     faults = {
@@ -428,6 +442,11 @@ def by_a_planted_fault(name: str, request: pytest.FixtureRequest) -> httpx.Respo
     return fresh(name).send(broken["writes"])
 
 
+def with_a_wrong_clock(name: str, request: pytest.FixtureRequest) -> httpx.Response:
+    asked = example(name) if OPERATIONS[name][0] == "GET" else fresh(name)
+    return asked.send(request.getfixturevalue("skewed"))
+
+
 def reuse_a_key(name: str, request: pytest.FixtureRequest) -> httpx.Response:
     service, first = request.getfixturevalue("books"), example(name)
     first.send(service)
@@ -525,6 +544,7 @@ MAKE: dict[str, Make] = {
     "internal_error": by_a_planted_fault,
     "overloaded": while_connections_are_held,
     "storage_unavailable": while_its_database_is_away,
+    "clock_skewed": with_a_wrong_clock,
     "not_ready": while_its_database_forgets,
     "outcome_unknown": while_its_write_is_held,
     "route_not_found": on_books(lambda _: Request("GET", "/v1/ledgers/")),

@@ -31,7 +31,7 @@ async def create_api_key(body: models.CreateApiKeyRequest, maker: KeyMaker, call
         ledgers=None if ledgers is None else sorted(set(ledgers)),
         account_prefix=given(body.account_prefix),
         amount_max=given(body.amount_max),
-        created_at=maker.now(),
+        created_at=await maker.read_clock(),
         created_by=caller.label,
         expires_at=given(body.expires_at),
     )

@@ -64,6 +64,7 @@ STATUS: dict[type[Refusal], int] = {
     refusals.InternalError: 500,
     refusals.Overloaded: 503,
     refusals.StorageUnavailable: 503,
+    refusals.ClockSkewed: 503,
     refusals.NotReady: 503,
     refusals.OutcomeUnknown: 503,
 }

@@ -10,6 +10,7 @@ from app.ledger.commands import CreateLedger, ExpireHolds, PostBatch
 from app.ledger.refusals import (
     BatchRefused,
     BooksRefuse,
+    ClockSkewed,
     Forbidden,
     IdempotencyKeyReused,
     InternalError,
@@ -32,11 +33,9 @@ def decide_submission(submission: Submission, book: Book, now: datetime) -> Outc
     """Decide one submission and apply what it does, its key included; or find what its key stands for."""
     if isinstance(submission.command, ExpireHolds):
         return Receipt((), replayed=False)
-    known = book.keys.get(submission.key)
-    if known is not None:
-        return _replay(submission, known, book)
-    if book.sequence == 0 and not isinstance(submission.command, CreateLedger):
-        return LedgerNotFound()
+    found = _find_outcome(submission, book)
+    if found is not None:
+        return found
     before = book.save() if isinstance(submission.command, PostBatch) else None
     try:
         if isinstance(submission.command, PostBatch):
@@ -60,6 +59,23 @@ def decide_submission(submission: Submission, book: Book, now: datetime) -> Outc
     book.apply(decision)
     book.keep(KeyRow(submission.key, submission.fingerprint, decision.event.sequence))
     return Receipt((decision.event,), replayed=False)
+
+
+def reject_submission(submission: Submission, book: Book) -> Outcome:
+    """Answer one submission where nothing may be recorded: what its key stands for, or `ClockSkewed`."""
+    if isinstance(submission.command, ExpireHolds):
+        return ClockSkewed()
+    return _find_outcome(submission, book) or ClockSkewed()
+
+
+def _find_outcome(submission: Submission, book: Book) -> Outcome | None:
+    """What is answered without a decision: the effect that the key stands for, or that there is no ledger."""
+    known = book.keys.get(submission.key)
+    if known is not None:
+        return _replay(submission, known, book)
+    if book.sequence == 0 and not isinstance(submission.command, CreateLedger):
+        return LedgerNotFound()
+    return None
 
 
 def _decide_batch(submission: Submission, command: PostBatch, book: Book, now: datetime) -> Receipt:

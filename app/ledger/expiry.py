@@ -4,17 +4,17 @@ Who reads or writes a ledger finds its due holds expired anyway; this keeps the 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
 
 import structlog
 from sqlalchemy import select, tuple_
 
 from app.background import Background
+from app.clock import ClockWatch
 from app.db import Database
-from app.ledger.refusals import Refusal
-from app.ledger.writer import LedgerWriter
+from app.ledger.refusals import ClockSkewed, Refusal
+from app.ledger.writer import RECORDED_AHEAD_MAX, LedgerWriter
 from app.models import heads
 
 log = structlog.get_logger()
@@ -44,12 +44,10 @@ class Sweeper(Background):
     locked leave the other half to requests.
     """
 
-    def __init__(
-        self, database: Database, writer: LedgerWriter, clock: Callable[[], datetime], *, connections: int
-    ) -> None:
+    def __init__(self, database: Database, writer: LedgerWriter, watch: ClockWatch, *, connections: int) -> None:
         self._sessions = database.sessions
         self._writer = writer
-        self._clock = clock
+        self._watch = watch
         self._slots = asyncio.Semaphore(max(1, min(AT_ONCE_MAX, connections // 2)))
         self._under_way: set[int] = set()
         self._pauses: dict[int, Pause] = {}
@@ -60,6 +58,8 @@ class Sweeper(Background):
                 await asyncio.sleep(LOOK_SECONDS)
                 try:
                     await self._sweep(group)
+                except ClockSkewed:
+                    pass  # the clock watch has logged it, and another process sweeps
                 except Exception as error:
                     # The database is away: the next look comes soon, and reads do not rely on it.
                     log.warning("expiry_failed", error=type(error).__name__)
@@ -81,9 +81,17 @@ class Sweeper(Background):
         self._pauses = {ledger_id: pause for ledger_id, pause in self._pauses.items() if ledger_id in due}
 
     async def _list_due(self) -> AsyncIterator[int]:
-        """The ledgers with holds that are due, the oldest first, page by page. No session is held between pages."""
+        """The ledgers with holds that are due, the oldest first, page by page. No session is held between pages.
+
+        Raises `ClockSkewed`.
+        """
+        now = self._watch.now()
         place = (heads.c.next_expiry, heads.c.ledger_id)
-        query = select(*place).where(heads.c.next_expiry <= self._clock()).order_by(*place).limit(LEDGERS_MAX)
+        due = select(*place).where(
+            heads.c.next_expiry <= now,
+            heads.c.recorded_at <= now + RECORDED_AHEAD_MAX,  # or the writer would record nothing
+        )
+        query = due.order_by(*place).limit(LEDGERS_MAX)
         page = query
         while True:
             async with self._sessions() as session:

@@ -19,7 +19,7 @@
     │   ├── AmountOverflow, InsufficientFunds, MaximumExceeded
     │   └── BatchRefused
     └── ServiceFailed           the service could not answer
-        └── Overloaded, StorageUnavailable, NotReady, OutcomeUnknown, InternalError
+        └── Overloaded, StorageUnavailable, ClockSkewed, NotReady, OutcomeUnknown, InternalError
 
 A docstring says what the code means and what a client should do; it is served as the code's page.
 Fields hold only values that passed validation: paths of accounts, amounts, and pointers into the contract's own
@@ -495,11 +495,22 @@ class StorageUnavailable(ServiceFailed):
 
 
 @dataclass(eq=False)
+class ClockSkewed(ServiceFailed):
+    """A write would be recorded at a wrong time: the clock of the process is too far from the database's, or the last
+    event of the ledger was recorded more than a minute ahead of that clock. Nothing was changed; try again after
+    `Retry-After` seconds, with the same key."""
+
+    code = "clock_skewed"
+    title = "The clock is too far off to record anything"
+
+
+@dataclass(eq=False)
 class NotReady(ServiceFailed):
     """The process should be sent no requests now, and `reason` says why. `stopping`: it was told to stop, and still
     answers what reaches it. `schema_behind`: the migrations of its version have not run. `grants_missing`: they have
     not granted its role what it needs (`SERVICE_ROLE`). `fsync_off`, `synchronous_commit_off`: Postgres may forget
-    what it confirmed, so no ledger should be kept there."""
+    what it confirmed, so no ledger should be kept there. `clock_skewed`: its clock is too far from the database's,
+    so it writes nothing."""
 
     code = "not_ready"
     title = "The process is not ready"

@@ -11,19 +11,20 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import perf_counter
 
 import sentry_sdk
 import structlog
 
+from app.clock import ClockWatch
 from app.connections import Connection
 from app.counts import BatchWork, WriterCounts
 from app.db import Database, is_transient
 from app.ledger import recorded
 from app.ledger.book import read_book
 from app.ledger.commands import CreateLedger, ExpireHolds
-from app.ledger.deciding import decide_submission
+from app.ledger.deciding import decide_submission, reject_submission
 from app.ledger.directory import Directory
 from app.ledger.holds import SYSTEM, expire_hold
 from app.ledger.journal import write_book
@@ -49,6 +50,8 @@ LONG_BATCH = 200
 BATCH_ENTRIES_MAX = 6_000
 # So often a batch may find that more holds are due than it could expire.
 EXPIRY_ROUNDS_MAX = 1_000
+# Where the last event was recorded further ahead of the clock than this, one of the two times is wrong.
+RECORDED_AHEAD_MAX = timedelta(minutes=1)
 
 LOCK = "select 1 from heads where ledger_id = $1 for no key update"
 
@@ -70,6 +73,7 @@ class LedgerWriter:
         clock: Callable[[], datetime],
         *,
         deadline_s: float,
+        watch: ClockWatch | None = None,
         tell: Callable[[int, int], None] = lambda ledger_id, sequence: None,
         trace: Callable[[BatchWork, Sequence[Submission]], None] | None = None,
     ) -> None:
@@ -82,6 +86,8 @@ class LedgerWriter:
         self._directory = Directory(database.writes)
         self._sessions = database.sessions
         self._clock = clock
+        # Without one, the clock is taken for right.
+        self._watch = watch
         self._deadline_s = deadline_s
         self._queues: dict[int, Queue] = {}
         self._batches = itertools.count(1)
@@ -230,6 +236,8 @@ class LedgerWriter:
             if perf_counter() - work.began > self._deadline_s:
                 break  # everyone who waited for it is answered, and others wait behind it
             try:
+                if self._watch is not None:
+                    await self._watch.confirm()
                 async with self._connections.acquire() as connection:
                     cycle = self._cycle if attempt == 0 else self._cycle_behind_lock
                     for _ in range(EXPIRY_ROUNDS_MAX):
@@ -241,7 +249,7 @@ class LedgerWriter:
             except RaceLost:
                 self.counts.races_lost += 1
                 log.info("race_lost", attempt=attempt)
-            except Overloaded:
+            except (Overloaded, StorageUnavailable):
                 # No connection came free. What was sent before may be committed all the same: then look again.
                 if not in_doubt:
                     raise
@@ -274,6 +282,7 @@ class LedgerWriter:
         """READ, DECIDE, WRITE, once: the outcomes of the first submissions, or none if it was only for expiries.
         Raises `RaceLost` if another process was faster."""
         now = self._clock()
+        clock_is_right = self._watch is None or self._watch.is_right(now)
         began = perf_counter()
         commands = [submission.command for submission in batch]
         book = await read_book(
@@ -288,6 +297,12 @@ class LedgerWriter:
         )
         read = perf_counter()
         self.counts.took(work, "read", read - began)
+        if not clock_is_right or book.head.recorded_at - now > RECORDED_AHEAD_MAX:
+            # Every event of this batch would be recorded at a wrong time, and no recorded time can be corrected.
+            if clock_is_right:
+                log.warning("ledger_ahead_of_clock", recorded_at=book.head.recorded_at.isoformat())
+            work.outcome = "refused"
+            return [reject_submission(submission, book) for submission in batch]
         outcomes: list[Outcome] = []
         # An expiry is written before it is relied on; while more holds are due, nothing else is decided.
         for hold in book.due:

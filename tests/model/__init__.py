@@ -12,6 +12,10 @@ a posting of a hold that is captured twice at once.
 A hold expires by the clock alone, and its expiry is recorded before anything is decided on its ledger, and before
 anything present is read of it. The service also records what is due when nobody asks; whoever compares the two reads
 something present of each ledger after he has moved the clock.
+
+Nothing is recorded after an event that was recorded more than a minute ahead of the clock: then a write is
+`clock_skewed` unless its key was used before. No hold is due then: what moved the log so far had expired all that was
+due by it.
 """
 
 from datetime import datetime

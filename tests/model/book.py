@@ -6,6 +6,7 @@ from typing import Any
 
 AMOUNT_MAX = 10**38 - 1
 AHEAD_MAX = timedelta(seconds=60)
+RECORDED_AHEAD_MAX = timedelta(seconds=60)
 EFFECTIVE_MIN = datetime(1900, 1, 1, tzinfo=UTC)
 COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
 
@@ -128,6 +129,10 @@ class Book:
             "recorded_at": max(now, last),
             "actor": actor,
         }
+
+    def is_ahead(self, now: datetime) -> bool:
+        """Whether the last event was recorded so far ahead of the clock that nothing is recorded after it."""
+        return bool(self.events) and self.events[-1]["recorded_at"] - now > RECORDED_AHEAD_MAX
 
     def transaction(self, sequence: int) -> Body:
         """The transaction with this sequence, which no other kind of event is."""

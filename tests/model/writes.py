@@ -123,6 +123,8 @@ class Writes:
             if first_meaning != meaning(operation, body):
                 return Refused(422, "idempotency_key_reused").answer
             return Answer(first.status, first.body, replayed=True)
+        if book.is_ahead(self.now):
+            return Refused(503, "clock_skewed").answer
         try:
             answer = Answer(status, decide(book, body))
         except Refused as refused:
