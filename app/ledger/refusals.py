@@ -509,8 +509,8 @@ class NotReady(ServiceFailed):
     """The process should be sent no requests now, and `reason` says why. `stopping`: it was told to stop, and still
     answers what reaches it. `schema_behind`: the migrations of its version have not run. `grants_missing`: they have
     not granted its role what it needs (`SERVICE_ROLE`). `fsync_off`, `synchronous_commit_off`: Postgres may forget
-    what it confirmed, so no ledger should be kept there. `clock_skewed`: its clock is too far from the database's,
-    so it writes nothing."""
+    what it confirmed, so no ledger should be kept there. `writer_stalled`: a batch of writes has made no progress for
+    longer than anyone waits for it. `clock_skewed`: its clock is too far from the database's, so it writes nothing."""
 
     code = "not_ready"
     title = "The process is not ready"
