@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from app.connections import SERVER_KEEP_ALIVE, Connection, timed_out
+from app.ledger.known_ledgers import KnownLedgers
 from app.ledger.refusals import Overloaded
 from app.pooled import UNPREPARED, PooledConnection, get_kept, set_in_each_transaction
 from app.settings import Settings
@@ -218,10 +219,10 @@ class Database:
             pool_recycle=1800,
         )
         event.listen(self.checks.sync_engine, "handle_error", give_up_silent)
-        # What the sessions share of the directory of ledgers, which never changes.
-        shared: dict[str, dict[str, int]] = {"ledger_ids": {}}
+        # What this process knows of the directory of ledgers: the sessions and the writer share it.
+        self.ledgers = KnownLedgers()
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            self._reads, expire_on_commit=False, info=shared
+            self._reads, expire_on_commit=False, info={"ledgers": self.ledgers}
         )
         self.writes = self._share(self._writes, write_settings, timeout_s=self._write_timeout_s)
         self.keys = self._share(self._keys, KEY_SETTINGS)

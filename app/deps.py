@@ -19,6 +19,7 @@ from app.db import Database
 from app.ledger import queries
 from app.ledger.commands import Command
 from app.ledger.feed import Feed
+from app.ledger.known_ledgers import LedgerRef
 from app.ledger.refusals import OutcomeUnknown, Overloaded, Refusal, StorageUnavailable
 from app.ledger.submissions import Receipt, Submission
 from app.ledger.values import Event
@@ -69,12 +70,12 @@ class PresentReads:
                 async with self._sessions() as session:
                     return await read(session, ledger, *args, now=now, **where)
             except queries.ExpiryDue as due:
-                await self._expire(due.ledger_id)
+                await self._expire(due.ledger)
         raise Overloaded()
 
-    async def _expire(self, ledger_id: int) -> None:
+    async def _expire(self, ledger: LedgerRef) -> None:
         try:
-            await self._writer.expire_holds(ledger_id)
+            await self._writer.expire_holds(ledger)
         except OutcomeUnknown:
             # Whatever became of it, nothing that this caller asked for is in doubt.
             raise StorageUnavailable() from None

@@ -40,9 +40,9 @@ class OnePerRequest(LedgerWriter):
     """The peer: each request locks the ledger, reads, decides, writes and commits in a transaction of its own."""
 
     async def _submit(self, ledger: str, submission: Submission) -> Receipt | Recorded:
-        ledger_id = await self._directory.enter(ledger)
+        entered = await self._directory.enter(ledger)
         async with self._connections.acquire() as connection:
-            (outcome,) = await self._cycle_behind_lock(connection, ledger_id, [submission])
+            (outcome,) = await self._cycle_behind_lock(connection, entered, [submission])
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

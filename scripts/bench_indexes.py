@@ -24,12 +24,14 @@ from app.db import WRITE_SETTINGS
 from app.ledger.book import KeyRow, read_book
 from app.ledger.commands import Command, CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.journal import write_book
+from app.ledger.known_ledgers import LedgerRef
 from app.ledger.rules import decide
 from scripts.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
 INDEXES = ("events_group_idx", "events_effective_idx", "accounts_asset_idx", "accounts_status_idx")
 VARIANTS = {"none": (), **{name: (name,) for name in INDEXES}, "all": INDEXES, "none again": ()}
+LEDGER = LedgerRef(1, "00000000-0000-4000-8000-000000000001")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNTS = 1_000
 
@@ -41,12 +43,14 @@ def cpu_ns(pid: int) -> int:
 async def write(connection: asyncpg.Connection, commands: list[Command], now: datetime) -> None:
     keys = [random.randbytes(16) for _ in commands]
     paths = {path for each in commands for path in each.paths}
-    book = await read_book(connection, 1, keys=keys, paths=paths, references=[], subjects=[], now=now, timeout_s=60)
+    book = await read_book(
+        connection, LEDGER, keys=keys, paths=paths, references=[], subjects=[], now=now, timeout_s=60
+    )
     for key, each in zip(keys, commands, strict=True):
         decision = decide(each, book, now=now, actor="operator")
         book.apply(decision)
         book.keep(KeyRow(key, key, decision.event.sequence))
-    assert await write_book(connection, 1, book, now=now, timeout_s=60)
+    assert await write_book(connection, LEDGER, book, now=now, timeout_s=60)
 
 
 def batch(number: int, size: int, described: bool) -> list[Command]:
@@ -74,7 +78,11 @@ async def run(postgres: Postgres, rounds: int, size: int) -> None:
         for name in set(INDEXES) - set(kept):
             await connection.execute(f"drop index {name}")
         await connection.execute("insert into ledgers (name) values ('main')")
-        await connection.execute("insert into heads values (1, 0, 0, '1970-01-01')")
+        await connection.execute(
+            "insert into heads (ledger_id, sequence, revision, recorded_at, identity) "
+            "values (1, 0, 0, '1970-01-01', $1)",
+            LEDGER.identity,
+        )
         await write(connection, [CreateLedger("main", None, {})], NOW)
         opened = [OpenAccount(f"a{n}", "USD/2", "debit", None, None, None, {}) for n in range(ACCOUNTS)]
         await write(connection, list(opened), NOW)

@@ -29,11 +29,13 @@ from app.db import WRITE_SETTINGS
 from app.ledger.book import KeyRow, read_book
 from app.ledger.commands import CaptureTransaction, Command, CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.journal import write_book
+from app.ledger.known_ledgers import LedgerRef
 from app.ledger.rules import decide
 from scripts.bench_indexes import cpu_ns
 from scripts.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
+LEDGER = LedgerRef(1, "00000000-0000-4000-8000-000000000001")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNTS = 1_000
 BATCH = 16
@@ -62,14 +64,14 @@ async def write(connection: asyncpg.Connection, commands: list[Command], now: da
     paths = {path for each in commands for path in each.paths}
     subjects = {subject for each in commands for subject in each.subjects}
     book = await read_book(
-        connection, 1, keys=keys, paths=paths, references=[], subjects=subjects, now=now, timeout_s=60
+        connection, LEDGER, keys=keys, paths=paths, references=[], subjects=subjects, now=now, timeout_s=60
     )
     first = book.next_sequence
     for key, each in zip(keys, commands, strict=True):
         decision = decide(each, book, now=now, actor="operator")
         book.apply(decision)
         book.keep(KeyRow(key, key, decision.event.sequence))
-    assert await write_book(connection, 1, book, now=now, timeout_s=60)
+    assert await write_book(connection, LEDGER, book, now=now, timeout_s=60)
     return first
 
 
@@ -83,7 +85,10 @@ async def open_books(postgres: Postgres, name: str) -> asyncpg.Connection:
         server_settings=WRITE_SETTINGS | {"plan_cache_mode": "force_generic_plan", "statement_timeout": "0"},
     )
     await connection.execute("insert into ledgers (name) values ('main')")
-    await connection.execute("insert into heads values (1, 0, 0, '1970-01-01')")
+    await connection.execute(
+        "insert into heads (ledger_id, sequence, revision, recorded_at, identity) values (1, 0, 0, '1970-01-01', $1)",
+        LEDGER.identity,
+    )
     await write(connection, [CreateLedger("main", None, {})], NOW)
     opened = [OpenAccount(f"a{n}", "USD/2", "debit", None, None, None, {}) for n in range(ACCOUNTS)]
     await write(connection, list(opened), NOW)

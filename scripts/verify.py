@@ -19,7 +19,7 @@ from sqlalchemy import select
 from tqdm import tqdm
 
 from app.db import Database, is_transient
-from app.ledger.refusals import LedgerNotFound
+from app.ledger.refusals import LedgerNotFound, StorageUnavailable
 from app.ledger.verify import PARTS, VerificationReport, verify_ledger
 from app.metrics import RunCollector
 from app.models import heads, ledgers
@@ -38,7 +38,7 @@ def main() -> None:
     except LedgerNotFound:
         sys.exit(f"There is no ledger of the name {arguments.ledger}.")
     except Exception as error:
-        if not is_transient(error):
+        if not isinstance(error, StorageUnavailable) and not is_transient(error):
             raise
         sys.exit(f"Cannot read the database that DATABASE_URL names: {type(error).__name__}")
     if arguments.metrics:

@@ -10,7 +10,6 @@ from app.api.cursors import (
     CursorPage,
     check_one_filter,
     read_filters,
-    read_order_and_position,
     read_place,
     with_cursor,
 )
@@ -92,7 +91,7 @@ async def list_accounts(
     check_one_filter({"prefix": prefix}, {"asset": asset}, {"status": status})
     place = read_place(cursor, *scope, kind=str, filters={"prefix": prefix, "asset": asset, "status": status})
     check_filter(caller.scope, "prefix", place.filters)
-    where: Any = {"after": place.after, "limit": limit}
+    where: Any = {"after": place.after, "limit": limit, "cursor_identity": place.identity}
     match place.filters:
         case {"prefix": path}:
             page = await present(finding.list_accounts_below, ledger, path, **where)
@@ -126,17 +125,24 @@ async def list_account_entries(
     scope = ("entries", ledger, account)
     carried = read_filters(cursor)
     if (sort or carried.get("sort")) == "effective":
-        place = read_place(cursor, *scope, order=order, kind=Moment, filters={"sort": sort})
-        order, after, pinned = place.order, place.after, place.filters.get("pinned")
-        page = await statements.list_entries_in_effective_order(
-            session, ledger, account, order=order, after=after, pinned=pinned, limit=limit
+        moment = read_place(cursor, *scope, order=order, kind=Moment, filters={"sort": sort})
+        page: Any = await statements.list_entries_in_effective_order(
+            session,
+            ledger,
+            account,
+            order=moment.order,
+            after=moment.after,
+            pinned=moment.filters.get("pinned"),
+            limit=limit,
+            cursor_identity=moment.identity,
         )
-        return with_cursor(page, *scope, order=order, filters={"sort": "effective", "pinned": page.sequence})
+        return with_cursor(page, *scope, order=moment.order, filters={"sort": "effective", "pinned": page.sequence})
     if "sort" in carried:
         raise InvalidCursor()
-    order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
-    page = await queries.list_account_entries(session, ledger, account, order=order, after=after, limit=limit)
-    return with_cursor(page, *scope, order=order)
+    place = read_place(cursor, *scope, order=order, kind=int)
+    where: Any = {"order": place.order, "after": place.after, "limit": limit, "cursor_identity": place.identity}
+    page = await queries.list_account_entries(session, ledger, account, **where)
+    return with_cursor(page, *scope, order=place.order)
 
 
 @router.get(
@@ -154,7 +160,7 @@ async def list_account_holds(
     cursor: Annotated[models.CursorParameter | None, Query()] = None,
 ) -> CursorPage:
     scope = ("holds", ledger, account)
-    order, after = read_order_and_position(cursor, *scope, order=order, kind=int)
-    where: Any = {"order": order, "after": after, "limit": limit, "within": caller.scope.prefix}
-    page = await present(transactions.list_account_holds, ledger, account, **where)
-    return with_cursor(page, *scope, order=order)
+    place = read_place(cursor, *scope, order=order, kind=int)
+    where: Any = {"order": place.order, "after": place.after, "limit": limit, "cursor_identity": place.identity}
+    page = await present(transactions.list_account_holds, ledger, account, within=caller.scope.prefix, **where)
+    return with_cursor(page, *scope, order=place.order)

@@ -66,7 +66,8 @@ async def get_totals(
     place = read_place(cursor, *scope, kind=str, filters=filters)
     check_filter(caller.scope, "prefix", place.filters)
     below, as_of = place.filters.get("prefix"), _as_of(place)
-    page = await present(totals.get_totals, ledger, prefix=below, as_of=as_of, after=place.after, limit=limit)
+    where: Any = {"after": place.after, "limit": limit, "cursor_identity": place.identity}
+    page = await present(totals.get_totals, ledger, prefix=below, as_of=as_of, **where)
     return _past_page(page, *scope, place=place)
 
 
@@ -84,7 +85,8 @@ async def get_trial_balance(
 ) -> PastPage:
     scope = ("trial-balance", ledger)
     place = read_place(cursor, *scope, kind=str, filters=_filters(as_of_effective, as_of_sequence, as_of_recorded))
-    page = await totals.get_trial_balance(session, ledger, as_of=_as_of(place), after=place.after, limit=limit)
+    where: Any = {"after": place.after, "limit": limit, "cursor_identity": place.identity}
+    page = await totals.get_trial_balance(session, ledger, as_of=_as_of(place), **where)
     return _past_page(page, *scope, place=place)
 
 
@@ -97,5 +99,5 @@ def _as_of(place: Place[str]) -> AsOf:
 
 
 def _past_page(page: Page[Any, str], *scope: str, place: Place[str]) -> PastPage:
-    cursor = make_cursor(page.next, *scope, filters=place.filters)
+    cursor = make_cursor(page, *scope, filters=place.filters)
     return PastPage(page.items, cursor, place.filters.get("as_of_effective"), page.sequence)

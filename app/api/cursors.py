@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from app.ledger.history import Moment
 from app.ledger.pages import Order, Page
@@ -19,7 +19,11 @@ from generated import models
 _NAME = re.compile(r"[!-~]{1,255}")
 _INTEGER_MAX = 2**53 - 1
 
-# What a cursor may carry: filters as the contract has them, and the sequence that later pages are held to.
+# So much of the identity of its ledger is in a cursor: enough to tell it from one that took its name after a restore.
+_IDENTITY_CHARACTERS = 8
+
+# What a cursor may carry: filters as the contract has them, the sequence that later pages are held to, and the
+# beginning of the identity of the ledger that it was made in.
 _FILTERS: dict[str, TypeAdapter[Any]] = {
     "sort": TypeAdapter(models.Sort),
     "account": TypeAdapter(models.AccountPath),
@@ -34,6 +38,7 @@ _FILTERS: dict[str, TypeAdapter[Any]] = {
     "as_of_sequence": TypeAdapter(models.PastSequence),
     "as_of_recorded": TypeAdapter(models.Timestamp),
     "pinned": TypeAdapter(models.PastSequence),
+    "identity": TypeAdapter(Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{_IDENTITY_CHARACTERS}}}$")]),
 }
 _MOMENT = TypeAdapter(tuple[models.Timestamp, models.PastSequence])
 
@@ -49,27 +54,32 @@ class CursorPage:
 
 @dataclass(frozen=True, slots=True)
 class Place[Position]:
-    """A place in a list: its filters and its order, as the cursor carries them or else as asked for, and the
-    position to read on from."""
+    """A place in a list: its filters and its order, as the cursor carries them or else as asked for, the position to
+    read on from, and the beginning of the identity of the ledger that the cursor was made in."""
 
     filters: dict[str, Any]
     order: Order
     after: Position | None
+    identity: str | None = None
 
 
 def with_cursor(
     page: Page[Any, Any], *scope: str, order: Order | None = None, filters: Mapping[str, Any] | None = None
 ) -> CursorPage:
     """The page, with a cursor for what follows it in the list that `scope` names, if anything does."""
-    return CursorPage(page.items, make_cursor(page.next, *scope, order=order, filters=filters), page.sequence)
+    return CursorPage(page.items, make_cursor(page, *scope, order=order, filters=filters), page.sequence)
 
 
 def make_cursor(
-    position: Any, *scope: str, order: Order | None = None, filters: Mapping[str, Any] | None = None
+    page: Page[Any, Any], *scope: str, order: Order | None = None, filters: Mapping[str, Any] | None = None
 ) -> str | None:
-    if position is None:
+    """The cursor for what follows the page, if anything does."""
+    if page.next is None:
         return None
-    said = [*scope, dict(filters), order, position] if filters else [*scope, order, position]
+    carried = dict(filters or {})
+    if page.identity is not None:
+        carried["identity"] = page.identity[:_IDENTITY_CHARACTERS]
+    said = [*scope, carried, order, page.next] if carried else [*scope, order, page.next]
     text = json.dumps(said, separators=(",", ":"), default=datetime.isoformat)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -77,14 +87,6 @@ def make_cursor(
 def read_position[Position: (str, int)](cursor: str | None, *scope: str, kind: type[Position]) -> Position | None:
     """Where to read on in a list of one order. Raises `InvalidCursor` for a cursor of any other list."""
     return read_place(cursor, *scope, kind=kind).after
-
-
-def read_order_and_position[Position: (str, int)](
-    cursor: str | None, *scope: str, order: Order | None, kind: type[Position]
-) -> tuple[Order, Position | None]:
-    """The order that the cursor carries, or else the one asked for, and where to read on."""
-    place = read_place(cursor, *scope, order=order, kind=kind)
-    return place.order, place.after
 
 
 def read_place[Position: (str, int, Moment)](
@@ -103,13 +105,15 @@ def read_place[Position: (str, int, Moment)](
         return Place(given, order or "newest", None)
     *found, carried_order, position = _decode(cursor)
     carried = _read_filters(found.pop()) if found and isinstance(found[-1], dict) else {}
+    # One that was made by a version before this has none, and is good in any ledger of its name.
+    identity = carried.pop("identity", None)
     if tuple(found) != scope or not carried.keys() <= {*(filters or ()), "pinned"}:
         raise InvalidCursor()
     if carried_order not in (None, "newest", "oldest") or order not in (None, carried_order or order):
         raise InvalidCursor()
     if any(carried.get(name) != value for name, value in given.items()):
         raise InvalidCursor()
-    return Place(carried, carried_order or order or "newest", _read_position(position, kind))
+    return Place(carried, carried_order or order or "newest", _read_position(position, kind), identity)
 
 
 def check_one_filter(*filters: Mapping[str, Any]) -> None:

@@ -136,11 +136,12 @@ async def list_transactions(
             after=moment.after,
             pinned=moment.filters.get("pinned"),
             limit=limit,
+            cursor_identity=moment.identity,
         )
         return with_cursor(page, *scope, order=moment.order, filters=moment.filters | {"pinned": page.sequence})
     place = read_place(cursor, *scope, order=order, kind=int, filters=filters)
     check_filter(caller.scope, "account", place.filters)
-    where: Any = {"order": place.order, "after": place.after, "limit": limit}
+    where: Any = {"order": place.order, "after": place.after, "limit": limit, "cursor_identity": place.identity}
     match place.filters:
         case {"account": path}:
             within = caller.scope.prefix

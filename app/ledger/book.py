@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncpg import Connection
 
-from app.ledger.refusals import LedgerNotFound
+from app.ledger.known_ledgers import LedgerRef, LedgerReplaced
 from app.ledger.values import (
     Account,
     Decision,
@@ -29,7 +29,7 @@ from app.ledger.values import (
 # The parts are rows of one shape, since arrays of rows do not travel between the nodes of a cluster.
 READ = """
 select 'head' as part, sequence as id, revision as number, recorded_at as a, next_expiry as b, closed_before as c,
-       array[configured_by::text, configuration_revision::text] as texts
+       array[configured_by::text, configuration_revision::text, identity::text] as texts
   from heads where ledger_id = $1
 union all
 select 'key', x.sequence, null, null, null, null,
@@ -221,7 +221,7 @@ class Book:
 
 async def read_book(
     connection: Connection,
-    ledger_id: int,
+    ledger: LedgerRef,
     *,
     keys: Collection[bytes],
     paths: Collection[str],
@@ -231,15 +231,19 @@ async def read_book(
     timeout_s: float,
 ) -> Book:
     """Read the head, and what a batch names of keys, accounts, references and transactions, as one snapshot has them;
-    and the holds that are due by `now`, as many as one batch takes."""
-    named = ledger_id, list(keys), list(paths), list(references)
+    and the holds that are due by `now`, as many as one batch takes.
+
+    Raises `LedgerReplaced` if the head that is found has another identity, or none is found.
+    """
+    named = ledger.ledger_id, list(keys), list(paths), list(references)
     rows = [] if subjects else await connection.fetch(READ, *named, timeout=timeout_s)
     if subjects or (rows and rows[0]["b"] is not None and rows[0]["b"] <= now):
         rows = await connection.fetch(READ_WITH_HOLDS, *named, list(subjects), now, timeout=timeout_s)
-    if not rows:
-        raise LedgerNotFound()
+    if not rows or rows[0]["part"] != "head" or rows[0]["texts"][2] != ledger.identity:
+        raise LedgerReplaced()
     head, *found = rows
-    book = Book(Head(head["id"], head["number"], head["a"], head["b"], head["c"], *map(int, head["texts"])))
+    configured = map(int, head["texts"][:2])
+    book = Book(Head(head["id"], head["number"], head["a"], head["b"], head["c"], *configured))
     others: dict[str, list[Any]] = defaultdict(list)
     for part, sequence, number, moment, _, _, texts in found:
         if part == "account":

@@ -13,6 +13,7 @@ from sqlalchemy import select, tuple_
 from app.background import Background
 from app.clock import ClockWatch
 from app.db import Database
+from app.ledger.known_ledgers import LedgerRef
 from app.ledger.refusals import ClockSkewed, Refusal
 from app.ledger.writer import RECORDED_AHEAD_MAX, LedgerWriter
 from app.models import heads
@@ -71,23 +72,24 @@ class Sweeper(Background):
         way when the next sweep begins, and is not begun again.
         """
         due = set()
-        async for ledger_id in self._list_due():
+        async for ledger in self._list_due():
+            ledger_id = ledger.ledger_id
             due.add(ledger_id)
             if ledger_id in self._under_way or self._is_paused(ledger_id):
                 continue
             await self._slots.acquire()
             self._under_way.add(ledger_id)
-            group.create_task(self._expire(ledger_id))
+            group.create_task(self._expire(ledger))
         self._pauses = {ledger_id: pause for ledger_id, pause in self._pauses.items() if ledger_id in due}
 
-    async def _list_due(self) -> AsyncIterator[int]:
+    async def _list_due(self) -> AsyncIterator[LedgerRef]:
         """The ledgers with holds that are due, the oldest first, page by page. No session is held between pages.
 
         Raises `ClockSkewed`.
         """
         now = self._watch.now()
         place = (heads.c.next_expiry, heads.c.ledger_id)
-        due = select(*place).where(
+        due = select(*place, heads.c.identity).where(
             heads.c.next_expiry <= now,
             heads.c.recorded_at <= now + RECORDED_AHEAD_MAX,  # or the writer would record nothing
         )
@@ -97,14 +99,15 @@ class Sweeper(Background):
             async with self._sessions() as session:
                 rows = (await session.execute(page)).all()
             for row in rows:
-                yield row.ledger_id
+                yield LedgerRef(row.ledger_id, row.identity)
             if len(rows) < LEDGERS_MAX:
                 return
             page = query.where(tuple_(*place) > tuple_(rows[-1].next_expiry, rows[-1].ledger_id))
 
-    async def _expire(self, ledger_id: int) -> None:
+    async def _expire(self, ledger: LedgerRef) -> None:
+        ledger_id = ledger.ledger_id
         try:
-            await self._writer.expire_holds(ledger_id)
+            await self._writer.expire_holds(ledger)
             self._pauses.pop(ledger_id, None)
         except Exception as error:
             self._pause(ledger_id)

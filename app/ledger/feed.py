@@ -7,7 +7,7 @@ that net finds needs neither the hint nor a LISTEN that works, as behind pgbounc
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -35,8 +35,9 @@ SILENCE_SECONDS_MAX = 30.0
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """Somebody who has read a log up to `after`."""
+    """Somebody who has read the log of the ledger of this identity up to `after`."""
 
+    identity: str
     after: int
     news: asyncio.Event = field(default_factory=asyncio.Event)
     released: bool = False
@@ -95,33 +96,34 @@ class Feed:
     async def list_next_events(self, ledger: str, *, after: int, limit: int, wait_s: float) -> recorded.LogPage:
         """The log after a sequence, as soon as it holds anything there; an empty page if it does not in time.
 
-        No session is held while waiting. Raises what `list_events` does, and `Overloaded` if too many wait.
+        No session is held while waiting. Raises what `list_events` does, also if the ledger has another identity
+        than when the waiting began, and `Overloaded` if too many wait.
         """
         deadline = asyncio.get_running_loop().time() + wait_s
         async with self._sessions() as session:
-            ledger_id = await queries.get_ledger_id(session, ledger)
-        with self._watch(ledger_id, after) as waiter:
+            head = await queries.get_head(session, ledger)
+        with self._watch(head.ledger_id, head.identity, after) as waiter:
             # Read only under watch: what came before it had nobody to wake.
-            page = await self._read(ledger, after, limit)
+            page = await self._read(ledger, head.identity, after, limit)
             while not page.items and not self._lets_go(waiter) and not await _is_late(deadline, waiter.news):
                 if self._lets_go(waiter):
                     break
                 waiter.news.clear()
-                page = await self._read(ledger, after, limit)
+                page = await self._read(ledger, head.identity, after, limit)
             return page
 
     def _lets_go(self, waiter: Waiter) -> bool:
         return self._stopping or waiter.released
 
-    async def _read(self, ledger: str, after: int, limit: int) -> recorded.LogPage:
+    async def _read(self, ledger: str, identity: str, after: int, limit: int) -> recorded.LogPage:
         async with self._sessions() as session:
-            return await recorded.list_events(session, ledger, after=after, limit=limit)
+            return await recorded.list_events(session, ledger, after=after, limit=limit, identity=identity)
 
     @contextmanager
-    def _watch(self, ledger_id: int, after: int) -> Iterator[Waiter]:
+    def _watch(self, ledger_id: int, identity: str, after: int) -> Iterator[Waiter]:
         if self._count >= self.waiters_max:
             raise Overloaded()
-        waiter = Waiter(after)
+        waiter = Waiter(identity, after)
         self._count += 1
         self._waiters.setdefault(ledger_id, set()).add(waiter)
         try:
@@ -138,21 +140,32 @@ class Feed:
             if waiter.after < sequence:
                 waiter.news.set()
 
+    def _wake_of_the_past(self, looked_at: Iterable[int], heads: Mapping[int, tuple[str, int]]) -> None:
+        """Wake those whose ledger was replaced or shortened, as when a backup was restored: what they read next tells
+        them so."""
+        for ledger_id in looked_at:
+            identity, last = heads.get(ledger_id, ("", 0))
+            for waiter in self._waiters.get(ledger_id, ()):
+                if waiter.identity != identity or waiter.after > last:
+                    waiter.news.set()
+
     async def _keep_looking(self) -> None:
         """The net under the notifications: one look for all who wait."""
         while not self._stopping:
             await asyncio.sleep(LOOK_SECONDS)
             if not self._waiters:
                 continue
-            query = select(heads.c.ledger_id, heads.c.sequence).where(heads.c.ledger_id.in_(list(self._waiters)))
+            looked_at = list(self._waiters)
+            query = select(heads.c.ledger_id, heads.c.identity, heads.c.sequence)
             try:
                 async with self._sessions() as session:
-                    found = (await session.execute(query)).all()
+                    found = (await session.execute(query.where(heads.c.ledger_id.in_(looked_at)))).all()
             except Exception as error:
                 log.warning("feed_look_failed", error=type(error).__name__)
                 continue
-            for ledger_id, sequence in found:
+            for ledger_id, _, sequence in found:
                 self._wake(ledger_id, sequence)
+            self._wake_of_the_past(looked_at, {ledger_id: (identity, last) for ledger_id, identity, last in found})
 
     async def _keep_signalling(self) -> None:
         """Hold the connection that tells other processes and hears from them; make it again when it is lost."""

@@ -32,21 +32,31 @@ async def find_accounts(
     status: str | None = None,
     after: str | None,
     limit: int,
+    cursor_identity: str | None = None,
     now: datetime,
 ) -> Page[AccountState, str]:
     """Those of an asset, or of a status, in the bytewise order of their paths. Raises `LedgerNotFound`, `ExpiryDue`."""
-    ledger_id, sequence = await get_head(session, ledger, now=now)
+    ledger_id, sequence, identity = await get_head(session, ledger, now=now, cursor_identity=cursor_identity)
     filtered = accounts.c.asset == asset if asset is not None else accounts.c.status == status
     query = select_accounts(ledger_id).where(filtered)
     rows, more = await read_page(session, query, accounts.c.path, "oldest", after, limit, account_size)
-    return Page([make_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
+    return Page(
+        [make_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence, identity
+    )
 
 
 async def list_accounts_below(
-    session: AsyncSession, ledger: str, prefix: str, *, after: str | None, limit: int, now: datetime
+    session: AsyncSession,
+    ledger: str,
+    prefix: str,
+    *,
+    after: str | None,
+    limit: int,
+    cursor_identity: str | None = None,
+    now: datetime,
 ) -> Page[AccountState, str]:
     """The account of the path itself, then those below it. Raises `LedgerNotFound`, `ExpiryDue`."""
-    ledger_id, sequence = await get_head(session, ledger, now=now)
+    ledger_id, sequence, identity = await get_head(session, ledger, now=now, cursor_identity=cursor_identity)
     query = select_accounts(ledger_id)
     first: list[Any] = []
     if after is None:
@@ -60,7 +70,7 @@ async def list_accounts_below(
     rows = [row for row in found if allowed is None or row.bytes_so_far <= allowed]
     more = more or len(rows) < len(found)
     items = [make_account_state(row, sequence) for row in (*first, *rows)]
-    return Page(items, items[-1].path if more else None, sequence)
+    return Page(items, items[-1].path if more else None, sequence, identity)
 
 
 # Transactions
@@ -75,14 +85,15 @@ async def find_transactions(
     order: Order,
     after: int | None,
     limit: int,
+    cursor_identity: str | None = None,
 ) -> Page[Event, int]:
     """Those of a reference, of which there is one at most, or of a group. Raises `LedgerNotFound`."""
-    ledger_id, sequence = await get_head(session, ledger)
+    ledger_id, sequence, identity = await get_head(session, ledger, cursor_identity=cursor_identity)
     filtered = events.c.reference == reference if reference is not None else events.c.group == group
     query = select_events(ledger_id).where(events.c.postings.is_not(None), filtered)
     rows, more = await read_page(session, query, events.c.sequence, order, after, limit, event_size)
     found = await read_events(session, ledger_id, rows)
-    return Page(found, found[-1].sequence if more else None, sequence)
+    return Page(found, found[-1].sequence if more else None, sequence, identity)
 
 
 async def list_transactions_of_account(
@@ -93,11 +104,12 @@ async def list_transactions_of_account(
     order: Order,
     after: int | None,
     limit: int,
+    cursor_identity: str | None = None,
     within: str | None = None,
 ) -> Page[Event, int]:
     """Those that name an account, none if there is no such account; of these, if `within` is a prefix, only those that
     name no account outside. Raises `LedgerNotFound`."""
-    ledger_id, sequence = await get_head(session, ledger)
+    ledger_id, sequence, identity = await get_head(session, ledger, cursor_identity=cursor_identity)
     query = select(accounts.c.account_id).where(accounts.c.ledger_id == ledger_id, accounts.c.path == path)
     account_id = await session.scalar(query)
     key = {"ledger_id": ledger_id, "account_id": account_id}
@@ -108,7 +120,7 @@ async def list_transactions_of_account(
     bounds = key | {"version": version, "limit": limit + 1} | bounds_within(within)
     found = list(await session.scalars(_of_account(order, within is not None), bounds)) if versions else []
     events_found, more = await _read_in_order(session, ledger_id, found, limit)
-    return Page(events_found, events_found[-1].sequence if more else None, sequence)
+    return Page(events_found, events_found[-1].sequence if more else None, sequence, identity)
 
 
 async def list_transactions_effective(
@@ -121,13 +133,14 @@ async def list_transactions_effective(
     after: Moment | None,
     pinned: int | None,
     limit: int,
+    cursor_identity: str | None = None,
 ) -> Page[Any, Moment]:
     """Those effective from `start` on and before `end`, by effective time and then sequence, as known at `pinned`.
 
     Those that said when they were effective stand in an index; the others were effective when recorded, which
     rises with their sequence. Raises `LedgerNotFound`.
     """
-    ledger_id, last = await get_head(session, ledger)
+    ledger_id, last, identity = await get_head(session, ledger, cursor_identity=cursor_identity)
     sequence = last if pinned is None else min(pinned, last)
     # From `low` up to and including `high`, as places.
     low = Moment(max(start or EARLIEST, EARLIEST) - _INSTANT, sequence)
@@ -163,7 +176,7 @@ async def list_transactions_effective(
     places += [Moment(*row) for row in await session.execute(unsaid)]
     places.sort(reverse=falling)
     found, more = await _read_in_order(session, ledger_id, [each.number for each in places[: limit + 1]], limit)
-    return Page(found, places[len(found) - 1] if more else None, sequence)
+    return Page(found, places[len(found) - 1] if more else None, sequence, identity)
 
 
 async def _recorded_up_to(session: AsyncSession, ledger_id: int, last: int, place: Moment) -> int:

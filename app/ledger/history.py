@@ -60,7 +60,7 @@ class AccountBalance:
 
 async def get_account_balance(session: AsyncSession, ledger: str, path: str, as_of: AsOf) -> AccountBalance:
     """Raises `LedgerNotFound`, `AccountNotFound`, `SequenceOutOfRange`."""
-    ledger_id, last = await get_head(session, ledger)
+    ledger_id, last, _ = await get_head(session, ledger)
     query = select(accounts.c.account_id, accounts.c.asset, accounts.c.normal_side)
     found = await session.execute(query.where(accounts.c.ledger_id == ledger_id, accounts.c.path == path))
     account = found.one_or_none()

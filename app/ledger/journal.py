@@ -9,6 +9,7 @@ from typing import Any
 from asyncpg import Connection
 
 from app.ledger.book import Book, KeyRow
+from app.ledger.known_ledgers import LedgerRef
 from app.ledger.values import (
     Account,
     AccountEvent,
@@ -21,20 +22,21 @@ from app.ledger.values import (
     TransactionEvent,
 )
 
-# Everything hangs on `head`: if a rival replaced the revision, nothing at all is written. Accounts go in whole, each
-# once, opened or moved alike: `on conflict` names its index, so that no plan of it can go wrong. So do holds.
+# Everything hangs on `head`: if a rival replaced the revision, or the ledger is another one, nothing at all is written.
+# Accounts go in whole, each once, opened or moved alike: `on conflict` names its index, so that no plan of it can go
+# wrong. So do holds.
 _WRITE = """
 with head as (
   update heads set sequence = $3, revision = revision + 1, recorded_at = $4, next_expiry = $5::text::timestamptz,
                    closed_before = $6, configured_by = $52, configuration_revision = $53
-   where ledger_id = $1 and revision = $2 returning ledger_id
+   where ledger_id = $1 and revision = $2 and identity = $54 returning ledger_id
 ), new_events as (
   insert into events (ledger_id, sequence, kind, recorded_at, actor, effective_at, postings, reference, "group",
                       description, metadata, account_id, configuration<, subject, expires_at>)
   select $1, u.sequence, u.kind, $4, u.actor, u.effective_at, u.postings, u.reference, u.grp,
          u.description, u.metadata, u.account_id, u.configuration<, u.subject, u.expires_at>
     from unnest($7::bigint[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::text[],
-                $14::text[], $15::json[], $16::bigint[], $17::jsonb[]<, $54::bigint[], $55::text[]::timestamptz[]>)
+                $14::text[], $15::json[], $16::bigint[], $17::jsonb[]<, $55::bigint[], $56::text[]::timestamptz[]>)
          as u (sequence, kind, actor, effective_at, postings, reference, grp, description, metadata, account_id,
                configuration<, subject, expires_at>)
    where exists (select from head)
@@ -71,14 +73,14 @@ with head as (
    where exists (select from head)
 )<, touched_holds as (
   insert into holds (ledger_id, hold, status, expires_at, lines)
-  select $1, u.* from unnest($56::bigint[], $57::text[], $58::text[]::timestamptz[], $59::integer[]) as u
+  select $1, u.* from unnest($57::bigint[], $58::text[], $59::text[]::timestamptz[], $60::integer[]) as u
    where exists (select from head)
   on conflict (ledger_id, hold) do update set status = excluded.status
 ), touched_lines as (
   insert into hold_lines (ledger_id, hold, line, debit_id, credit_id, held, captured, released, ended)
   select $1, u.*
-    from unnest($60::bigint[], $61::integer[], $62::bigint[], $63::bigint[], $64::text[]::numeric[],
-                $65::text[]::numeric[], $66::text[]::numeric[], $67::boolean[]) as u
+    from unnest($61::bigint[], $62::integer[], $63::bigint[], $64::bigint[], $65::text[]::numeric[],
+                $66::text[]::numeric[], $67::text[]::numeric[], $68::boolean[]) as u
    where exists (select from head)
   on conflict (ledger_id, hold, line) do update
      set captured = excluded.captured, released = excluded.released, ended = excluded.ended
@@ -90,13 +92,13 @@ WRITE = re.sub(r"<, [^>]*>", "", _WRITE)
 WRITE_WITH_HOLDS = re.sub(r"<(, [^>]*)>", r"\1", _WRITE)
 
 
-async def write_book(connection: Connection, ledger_id: int, book: Book, *, now: datetime, timeout_s: float) -> bool:
-    """Write what the batch decided, whole. False if the head's revision is no longer the one read: then nothing
-    was written."""
+async def write_book(connection: Connection, ledger: LedgerRef, book: Book, *, now: datetime, timeout_s: float) -> bool:
+    """Write what the batch decided, whole. False if the head's revision is no longer the one read, or its identity
+    is another: then nothing was written."""
     head = book.head
     late = [entry for entry in book.entries if entry.late_effective is not None]
     arguments = [
-        ledger_id,
+        ledger.ledger_id,
         head.revision,
         book.sequence,
         book.recording_time(now) if book.events else head.recorded_at,
@@ -109,6 +111,7 @@ async def write_book(connection: Connection, ledger_id: int, book: Book, *, now:
         *_columns(6, map(_key_row, book.new_keys)),
         book.configured_by,
         book.configuration_revision,
+        ledger.identity,
     ]
     if book.changed_holds or book.reversed:
         lines = ((hold, line) for hold in book.changed_holds.values() for line in hold.lines)

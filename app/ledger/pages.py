@@ -26,6 +26,8 @@ class Page[Item, Position]:
     items: list[Item]
     next: Position | None
     sequence: int
+    # Of the ledger that the page was read in.
+    identity: str | None = None
 
 
 async def read_page(

@@ -3,18 +3,17 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Select, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.ledger.known_ledgers import KnownLedgers, LedgerRef
 from app.ledger.pages import ITEM_BYTES, Columns, Order, Page, bytes_said, read_page
-from app.ledger.refusals import AccountNotFound, LedgerNotFound
+from app.ledger.refusals import AccountNotFound, InvalidCursor, LedgerNotFound
 from app.ledger.values import Account, Side
 from app.models import accounts, entries, events, heads, ledgers
 
-# How many names of ledgers a process keeps with their ids.
-KNOWN_MAX = 100_000
 _ACCOUNT_BYTES = 1_200
 
 
@@ -76,8 +75,7 @@ class StatementLine:
 
 async def get_ledger(session: AsyncSession, name: str) -> LedgerState:
     """Raises `LedgerNotFound`."""
-    ledger_id = await _find_ledger_id(session, name)
-    row = (await session.execute(_ledgers().where(heads.c.ledger_id == ledger_id))).one_or_none()
+    row = await _find_by_name(session, name, _ledgers())
     if row is None:
         raise LedgerNotFound()
     return _ledger_state(row)
@@ -99,6 +97,7 @@ def _ledgers() -> Select[Any]:
             heads.c.sequence,
             heads.c.recorded_at,
             heads.c.closed_before,
+            heads.c.identity,
             *_DESCRIBED,
             events.c.configuration,
         )
@@ -116,43 +115,60 @@ def _ledger_state(row: Row[Any]) -> LedgerState:
 class ExpiryDue(Exception):
     """Holds of the ledger have to expire before its present state can be read."""
 
-    def __init__(self, ledger_id: int) -> None:
-        self.ledger_id = ledger_id
+    def __init__(self, ledger: LedgerRef) -> None:
+        self.ledger = ledger
 
 
-async def get_head(session: AsyncSession, ledger: str, *, now: datetime | None = None) -> tuple[int, int]:
-    """The ledger's id and the last sequence of its log. Raises `LedgerNotFound`, and `ExpiryDue` where the present
-    as of `now` is to be read and is not written yet."""
-    query = select(heads.c.ledger_id, heads.c.sequence, heads.c.next_expiry).where(
-        heads.c.ledger_id == await _find_ledger_id(session, ledger), heads.c.sequence > 0
-    )
-    row = (await session.execute(query)).one_or_none()
-    if row is None:
+class LedgerHead(NamedTuple):
+    """The end of a ledger's log, as the snapshot of a session has it."""
+
+    ledger_id: int
+    sequence: int
+    identity: str
+
+
+async def get_head(
+    session: AsyncSession, ledger: str, *, now: datetime | None = None, cursor_identity: str | None = None
+) -> LedgerHead:
+    """The head of the ledger of this name.
+
+    Raises `LedgerNotFound`; `InvalidCursor` if a cursor was made in a ledger whose identity begins otherwise; and
+    `ExpiryDue` where the present as of `now` is to be read and is not written yet.
+    """
+    row = await _find_by_name(session, ledger, _HEAD)
+    if row is None or row.sequence == 0:
         raise LedgerNotFound()
+    if cursor_identity is not None and not row.identity.startswith(cursor_identity):
+        raise InvalidCursor()
     if now is not None and row.next_expiry is not None and row.next_expiry <= now:
-        raise ExpiryDue(row.ledger_id)
-    return row.ledger_id, row.sequence
+        raise ExpiryDue(LedgerRef(row.ledger_id, row.identity))
+    return LedgerHead(row.ledger_id, row.sequence, row.identity)
 
 
-async def _find_ledger_id(session: AsyncSession, name: str) -> int | None:
-    """The id that a name has in the directory, with or without a ledger. It never changes, so the sessions of a process
-    share what they have seen; and a statement that names an id, not a name, goes to one machine where there are many,
-    so all statements of a session read one snapshot there too."""
-    known: dict[str, int] = session.info.setdefault("ledger_ids", {})
-    ledger_id = known.get(name)
+_HEAD = select(heads.c.ledger_id, heads.c.sequence, heads.c.identity, heads.c.next_expiry)
+
+
+async def _find_by_name(session: AsyncSession, name: str, query: Select[Any]) -> Row[Any] | None:
+    """What a query that includes the identity of heads finds of the ledger of this name, created or not.
+
+    A statement that names an id, not a name, goes to one machine where there are many, so all statements of a session
+    read one snapshot there too. After a backup was restored the id may be another ledger's, whose identity tells; then
+    the name is looked up again, in the same snapshot.
+    """
+    known: KnownLedgers = session.info.setdefault("ledgers", KnownLedgers())
+    ledger = known.find(name)
+    if ledger is not None:
+        row = (await session.execute(query.where(heads.c.ledger_id == ledger.ledger_id))).one_or_none()
+        if row is not None and row.identity == ledger.identity:
+            return row
+        known.forget(name, ledger)
+    ledger_id = await session.scalar(select(ledgers.c.ledger_id).where(ledgers.c.name == name))
     if ledger_id is None:
-        ledger_id = await session.scalar(select(ledgers.c.ledger_id).where(ledgers.c.name == name))
-        if ledger_id is not None:
-            if len(known) >= KNOWN_MAX:
-                known.clear()
-            known[name] = ledger_id
-    return ledger_id
-
-
-async def get_ledger_id(session: AsyncSession, name: str) -> int:
-    """Raises `LedgerNotFound`."""
-    ledger_id, _ = await get_head(session, name)
-    return ledger_id
+        return None
+    row = (await session.execute(query.where(heads.c.ledger_id == ledger_id))).one_or_none()
+    if row is not None:
+        known.keep(name, LedgerRef(ledger_id, row.identity))
+    return row
 
 
 # Accounts
@@ -160,7 +176,7 @@ async def get_ledger_id(session: AsyncSession, name: str) -> int:
 
 async def get_account(session: AsyncSession, ledger: str, path: str, *, now: datetime) -> AccountState:
     """Raises `LedgerNotFound`, `AccountNotFound`, `ExpiryDue`."""
-    ledger_id, sequence = await get_head(session, ledger, now=now)
+    ledger_id, sequence, _ = await get_head(session, ledger, now=now)
     row = (await session.execute(select_accounts(ledger_id).where(accounts.c.path == path))).one_or_none()
     if row is None:
         raise AccountNotFound()
@@ -168,13 +184,21 @@ async def get_account(session: AsyncSession, ledger: str, path: str, *, now: dat
 
 
 async def list_accounts(
-    session: AsyncSession, ledger: str, *, after: str | None, limit: int, now: datetime
+    session: AsyncSession,
+    ledger: str,
+    *,
+    after: str | None,
+    limit: int,
+    cursor_identity: str | None = None,
+    now: datetime,
 ) -> Page[AccountState, str]:
     """In the bytewise order of their paths. Raises `LedgerNotFound`, `ExpiryDue`."""
-    ledger_id, sequence = await get_head(session, ledger, now=now)
+    ledger_id, sequence, identity = await get_head(session, ledger, now=now, cursor_identity=cursor_identity)
     query = select_accounts(ledger_id)
     rows, more = await read_page(session, query, accounts.c.path, "oldest", after, limit, account_size)
-    return Page([make_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence)
+    return Page(
+        [make_account_state(row, sequence) for row in rows], rows[-1].path if more else None, sequence, identity
+    )
 
 
 def select_accounts(ledger_id: int) -> Select[Any]:
@@ -211,10 +235,17 @@ def make_account_state(row: Row[Any], sequence: int) -> AccountState:
 
 
 async def list_account_entries(
-    session: AsyncSession, ledger: str, path: str, *, order: Order, after: int | None, limit: int
+    session: AsyncSession,
+    ledger: str,
+    path: str,
+    *,
+    order: Order,
+    after: int | None,
+    limit: int,
+    cursor_identity: str | None = None,
 ) -> Page[StatementLine, int]:
     """The statement in recorded order; a position is a version. Raises `LedgerNotFound`, `AccountNotFound`."""
-    ledger_id, sequence = await get_head(session, ledger)
+    ledger_id, sequence, identity = await get_head(session, ledger, cursor_identity=cursor_identity)
     account_id = await session.scalar(
         select(accounts.c.account_id).where(accounts.c.ledger_id == ledger_id, accounts.c.path == path)
     )
@@ -222,7 +253,7 @@ async def list_account_entries(
         raise AccountNotFound()
     query = select_statement(ledger_id, account_id)
     rows, more = await read_page(session, query, entries.c.version, order, after, limit, _line_size)
-    return Page([make_statement_line(row) for row in rows], rows[-1].version if more else None, sequence)
+    return Page([make_statement_line(row) for row in rows], rows[-1].version if more else None, sequence, identity)
 
 
 def select_statement(ledger_id: int, account_id: int) -> Select[Any]:

@@ -8,32 +8,43 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.ledger.known_ledgers import LedgerRef, LedgerReplaced
 from app.ledger.pages import ITEM_BYTES, Columns, Order, Page, bytes_said, read_page
 from app.ledger.queries import get_head
 from app.ledger.refusals import SequenceOutOfRange
 from app.ledger.values import AccountEvent, Event, LedgerEvent, PeriodEvent, Posting, TransactionEvent
-from app.models import accounts, events
+from app.models import accounts, events, heads
 
 # What a posting has at most: two paths of 255 characters, an asset, amounts of 38 digits, and two versions.
 _POSTING_BYTES = 800
 
 
-async def get_events(session: AsyncSession, ledger: str, *, first: int, count: int) -> list[Event]:
-    """Events that the log is known to hold, from one on. Raises `LedgerNotFound`."""
-    ledger_id, _ = await get_head(session, ledger)
+async def get_events(session: AsyncSession, ledger: LedgerRef, *, first: int, count: int) -> list[Event]:
+    """Events that the log was seen to hold, from one on. Raises `LedgerReplaced` if it holds them no more."""
+    ledger_id, identity = ledger
+    head = select(heads.c.sequence).where(heads.c.ledger_id == ledger_id, heads.c.identity == identity)
+    last = await session.scalar(head)
+    if last is None or last < first + count - 1:
+        raise LedgerReplaced()
     query = select_events(ledger_id).where(events.c.sequence >= first, events.c.sequence < first + count)
     return await read_events(session, ledger_id, (await session.execute(query.order_by(events.c.sequence))).all())
 
 
 async def list_transactions(
-    session: AsyncSession, ledger: str, *, order: Order, after: int | None, limit: int
+    session: AsyncSession,
+    ledger: str,
+    *,
+    order: Order,
+    after: int | None,
+    limit: int,
+    cursor_identity: str | None = None,
 ) -> Page[Event, int]:
     """Raises `LedgerNotFound`."""
-    ledger_id, sequence = await get_head(session, ledger)
+    ledger_id, sequence, identity = await get_head(session, ledger, cursor_identity=cursor_identity)
     query = select_events(ledger_id).where(events.c.postings.is_not(None))
     rows, more = await read_page(session, query, events.c.sequence, order, after, limit, event_size)
     found = await read_events(session, ledger_id, rows)
-    return Page(found, found[-1].sequence if more else None, sequence)
+    return Page(found, found[-1].sequence if more else None, sequence, identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +56,15 @@ class LogPage:
     sequence: int
 
 
-async def list_events(session: AsyncSession, ledger: str, *, after: int, limit: int) -> LogPage:
-    """The log after a sequence, without gaps. Raises `LedgerNotFound`, and `SequenceOutOfRange` beyond its end."""
-    ledger_id, sequence = await get_head(session, ledger)
-    if after > sequence:
+async def list_events(
+    session: AsyncSession, ledger: str, *, after: int, limit: int, identity: str | None = None
+) -> LogPage:
+    """The log after a sequence, without gaps.
+
+    Raises `LedgerNotFound`, and `SequenceOutOfRange` beyond its end, or if it is not the log of this identity.
+    """
+    ledger_id, sequence, found_identity = await get_head(session, ledger)
+    if after > sequence or identity not in (None, found_identity):
         raise SequenceOutOfRange()
     query = select_events(ledger_id)
     rows, _ = await read_page(session, query, events.c.sequence, "oldest", after, limit, event_size)

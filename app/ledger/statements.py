@@ -34,9 +34,10 @@ async def list_entries_in_effective_order(
     after: Moment | None,
     pinned: int | None,
     limit: int,
+    cursor_identity: str | None = None,
 ) -> Page[StatementLine, Moment]:
     """The statement by effective time, as known at `pinned`. Raises `LedgerNotFound`, `AccountNotFound`."""
-    ledger_id, last = await get_head(session, ledger)
+    ledger_id, last, identity = await get_head(session, ledger, cursor_identity=cursor_identity)
     query = select(accounts.c.account_id, accounts.c.normal_side)
     found = await session.execute(query.where(accounts.c.ledger_id == ledger_id, accounts.c.path == path))
     account = found.one_or_none()
@@ -46,7 +47,7 @@ async def list_entries_in_effective_order(
     statement = _Statement(session, ledger_id, account.account_id, account.normal_side, sequence)
     read = statement.read_forward if order == "oldest" else statement.read_backward
     lines, more = await read(after, limit)
-    return Page(lines, _place(lines[-1]) if more else None, sequence)
+    return Page(lines, _place(lines[-1]) if more else None, sequence, identity)
 
 
 def _place(line: StatementLine) -> Moment:

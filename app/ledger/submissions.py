@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from app.ledger.commands import Command, PostBatch
+from app.ledger.known_ledgers import LedgerRef, LedgerReplaced
 from app.ledger.refusals import Refusal
 from app.ledger.scopes import EVERYTHING, Scope
 from app.ledger.values import Event
@@ -50,7 +51,7 @@ class Recorded:
         return Receipt(tuple(self.refusals.get(place) or next(remaining) for place in places), replayed=True)
 
 
-Outcome = Receipt | Recorded | Refusal
+Outcome = Receipt | Recorded | Refusal | LedgerReplaced
 
 
 @dataclass(eq=False, slots=True)
@@ -71,7 +72,7 @@ class Submission:
         """Answer who waits for it, unless it has gone or was answered already."""
         if self.answer.done():
             return
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Refusal | LedgerReplaced):
             self.answer.set_exception(outcome)
         else:
             self.answer.set_result(outcome)
@@ -81,7 +82,7 @@ class Submission:
 class Queue:
     """What waits for one ledger. Its task lives while there is something."""
 
-    ledger_id: int
+    ledger: LedgerRef
     singles: deque[Submission] = field(default_factory=deque)
     batches: deque[Submission] = field(default_factory=deque)
     weight: int = 0

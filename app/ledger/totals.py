@@ -36,22 +36,38 @@ class TrialBalance:
 
 
 async def get_totals(
-    session: AsyncSession, ledger: str, *, prefix: str | None, as_of: AsOf, after: str | None, limit: int, now: datetime
+    session: AsyncSession,
+    ledger: str,
+    *,
+    prefix: str | None,
+    as_of: AsOf,
+    after: str | None,
+    limit: int,
+    cursor_identity: str | None = None,
+    now: datetime,
 ) -> Page[AssetTotals, str]:
     """By asset, in bytewise order. Raises `LedgerNotFound`, `ExpiryDue`, `SequenceOutOfRange`."""
     present = None if as_of.is_past else now  # only the present shows what is pending
-    rows, more, sequence = await _sum(session, ledger, "totals", prefix, as_of, after, limit, present)
+    summed = await _sum(session, ledger, "totals", prefix, as_of, after, limit, cursor_identity, present)
+    rows, more, sequence, identity = summed
     items = [AssetTotals(row[0], row[1], int(row[2]), *map(_int_or_none, row[3:])) for row in rows]
-    return Page(items, items[-1].asset if more else None, sequence)
+    return Page(items, items[-1].asset if more else None, sequence, identity)
 
 
 async def get_trial_balance(
-    session: AsyncSession, ledger: str, *, as_of: AsOf, after: str | None, limit: int
+    session: AsyncSession,
+    ledger: str,
+    *,
+    as_of: AsOf,
+    after: str | None,
+    limit: int,
+    cursor_identity: str | None = None,
 ) -> Page[TrialBalance, str]:
     """By asset, in bytewise order. Raises `LedgerNotFound`, `SequenceOutOfRange`."""
-    rows, more, sequence = await _sum(session, ledger, "trial balance", None, as_of, after, limit)
+    summed = await _sum(session, ledger, "trial balance", None, as_of, after, limit, cursor_identity)
+    rows, more, sequence, identity = summed
     items = [TrialBalance(asset, int(debits), int(credits)) for asset, debits, credits in rows]
-    return Page(items, items[-1].asset if more else None, sequence)
+    return Page(items, items[-1].asset if more else None, sequence, identity)
 
 
 async def _sum(
@@ -62,9 +78,10 @@ async def _sum(
     as_of: AsOf,
     after: str | None,
     limit: int,
+    cursor_identity: str | None,
     now: datetime | None = None,
-) -> tuple[list[Any], bool, int]:
-    ledger_id, last = await get_head(session, ledger, now=now)
+) -> tuple[list[Any], bool, int, str]:
+    ledger_id, last, identity = await get_head(session, ledger, now=now, cursor_identity=cursor_identity)
     sequence = await resolve(session, ledger_id, last, as_of)
     bounds: dict[str, Any] = {"ledger_id": ledger_id, "after": after or "", "limit": limit + 1}
     if prefix is not None:
@@ -73,7 +90,7 @@ async def _sum(
         bounds |= {"sequence": sequence, "effective": as_of.effective_bound}
     statement = _statement(what, prefix is not None, as_of.is_past, sequence < last)
     rows = list(await session.execute(statement, bounds))
-    return rows[:limit], len(rows) > limit, sequence
+    return rows[:limit], len(rows) > limit, sequence, identity
 
 
 def _int_or_none(text: str | None) -> int | None:

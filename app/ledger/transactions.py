@@ -42,7 +42,7 @@ async def get_transaction(
 ) -> TransactionState:
     """Raises `LedgerNotFound`, `ExpiryDue`, and `TransactionNotFound`, also for another kind of event and for one that
     the scope does not cover."""
-    ledger_id, last = await get_head(session, ledger, now=now)
+    ledger_id, last, _ = await get_head(session, ledger, now=now)
     query = select_events(ledger_id).where(events.c.sequence == sequence, events.c.postings.is_not(None))
     row = (await session.execute(query)).one_or_none() if sequence <= last else None
     if row is None:
@@ -62,6 +62,7 @@ async def list_account_holds(
     order: Order,
     after: int | None,
     limit: int,
+    cursor_identity: str | None = None,
     within: str | None = None,
     now: datetime,
 ) -> Page[TransactionState, int]:
@@ -70,7 +71,7 @@ async def list_account_holds(
 
     Raises `LedgerNotFound`, `ExpiryDue`, `AccountNotFound`.
     """
-    ledger_id, last = await get_head(session, ledger, now=now)
+    ledger_id, last, identity = await get_head(session, ledger, now=now, cursor_identity=cursor_identity)
     query = select(accounts.c.account_id).where(accounts.c.ledger_id == ledger_id, accounts.c.path == path)
     account_id = await session.scalar(query)
     if account_id is None:
@@ -81,7 +82,7 @@ async def list_account_holds(
     found = list(await session.scalars(_live_holds(order, within is not None), bounds | bounds_within(within)))
     items, more = await _read_in_order(session, ledger_id, found, limit)
     states = await _read_states(session, ledger_id, items, last)
-    return Page(states, states[-1].sequence if more else None, last)
+    return Page(states, states[-1].sequence if more else None, last, identity)
 
 
 async def _read_states(

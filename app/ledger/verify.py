@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from app.ledger import queries
+from app.ledger.known_ledgers import LedgerRef
 from app.ledger.refusals import SequenceOutOfRange
 from app.ledger.verification.accounts import verify_accounts, verify_touched_accounts
 from app.ledger.verification.checks import RANGE_CHECKS, WHOLE_CHECKS, Check, Findings
@@ -55,7 +56,8 @@ class VerificationReport:
 async def verify_range(sessions: Sessions, ledger: str, *, after: int, limit: int) -> VerificationReport:
     """Verify the events after a sequence, so many at most, and the accounts and holds that they touch.
 
-    Raises `LedgerNotFound`, and `SequenceOutOfRange` beyond the end of the log.
+    Raises `LedgerNotFound`, `SequenceOutOfRange` beyond the end of the log, and `StorageUnavailable` if a backup was
+    restored meanwhile.
     """
     rows, findings, head = await _begin(sessions, ledger, RANGE_CHECKS)
     last = head.sequence
@@ -70,13 +72,15 @@ async def verify_range(sessions: Sessions, ledger: str, *, after: int, limit: in
     walk.holds.verify_live()
     await verify_touched_holds(rows, findings, walk.holds.known.values())
     await verify_touched_accounts(rows, findings, walk.touched, walk.configured, after=after, upto=reached)
+    await rows.check_identity()
     return VerificationReport(ledger, after + 1, reached, findings.checks, reached, last)
 
 
 async def verify_ledger(
     sessions: Sessions, ledger: str, *, progress: Progress = lambda part, done: None
 ) -> VerificationReport:
-    """Verify a ledger as far as its log has come. Raises `LedgerNotFound`.
+    """Verify a ledger as far as its log has come. Raises `LedgerNotFound`, and `StorageUnavailable` if a backup was
+    restored meanwhile.
 
     `progress` is told of each part, how far it has come by sequence.
     """
@@ -96,12 +100,14 @@ async def verify_ledger(
         progress("accounts", min(reached, last))
     await verify_late_entries(rows, findings)
     await verify_keys(rows, findings, kept.present, kept.keyless, last)
+    await rows.check_identity()
     return VerificationReport(ledger, 1, last, findings.checks, last, last)
 
 
 async def _begin(sessions: Sessions, ledger: str, names: Iterable[str]) -> tuple[Rows, Findings, Row[Any]]:
     async with sessions() as session:
-        rows = Rows(sessions, await queries.get_ledger_id(session, ledger))
+        found = await queries.get_head(session, ledger)
+    rows = Rows(sessions, LedgerRef(found.ledger_id, found.identity))
     findings = Findings(names)
     head = await verify_head(rows, findings)
     await verify_guards(rows, findings)

@@ -9,7 +9,7 @@ correct beside each other.
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from datetime import datetime, timedelta
 from time import perf_counter
@@ -28,9 +28,9 @@ from app.ledger.deciding import decide_submission, reject_submission
 from app.ledger.directory import Directory
 from app.ledger.holds import SYSTEM, expire_hold
 from app.ledger.journal import write_book
+from app.ledger.known_ledgers import LedgerRef, LedgerReplaced
 from app.ledger.refusals import (
     InternalError,
-    LedgerNotFound,
     OutcomeUnknown,
     Overloaded,
     ServiceFailed,
@@ -53,7 +53,10 @@ EXPIRY_ROUNDS_MAX = 1_000
 # Where the last event was recorded further ahead of the clock than this, one of the two times is wrong.
 RECORDED_AHEAD_MAX = timedelta(minutes=1)
 
-LOCK = "select 1 from heads where ledger_id = $1 for no key update"
+# How often a submission may find that its name has come to stand for another ledger.
+LOOK_UPS_MAX = 3
+
+LOCK = "select 1 from heads where ledger_id = $1 and identity = $2 for no key update"
 
 
 class RaceLost(Exception):
@@ -81,15 +84,15 @@ class LedgerWriter:
         self._tell = tell
         self._trace = trace
         # The sequence that each ledger's log will have come to when the batch under way is committed.
-        self._grown: dict[int, int] = {}
+        self._grown: dict[LedgerRef, int] = {}
         self._connections = database.writes
-        self._directory = Directory(database.writes)
+        self._directory = Directory(database.writes, database.ledgers)
         self._sessions = database.sessions
         self._clock = clock
         # Without one, the clock is taken for right.
         self._watch = watch
         self._deadline_s = deadline_s
-        self._queues: dict[int, Queue] = {}
+        self._queues: dict[LedgerRef, Queue] = {}
         self._batches = itertools.count(1)
         self._given_up = False
 
@@ -101,17 +104,15 @@ class LedgerWriter:
         """
         check_command(submission.scope, ledger, submission.command)
         receipt = await self._submit(ledger, submission)
-        if isinstance(receipt, Recorded):
-            async with self._sessions() as session:
-                events = await recorded.get_events(session, ledger, first=receipt.first, count=receipt.count)
-            receipt = receipt.with_events(events)
         if receipt.replayed:
             check_replay(submission.scope, receipt.results)
         return receipt
 
-    async def expire_holds(self, ledger_id: int) -> None:
-        """Have the holds expired whose time has come; return after the commit. Raises what `submit` does."""
-        await self._enqueue(ledger_id, Submission(ExpireHolds(), b"", b"", SYSTEM, "-"))
+    async def expire_holds(self, ledger: LedgerRef) -> None:
+        """Have the holds expired whose time has come; return after the commit. A ledger that is no more has none.
+        Raises what `submit` does."""
+        with suppress(LedgerReplaced):
+            await self._enqueue(ledger, Submission(ExpireHolds(), b"", b"", SYSTEM, "-"))
 
     def waiting(self) -> list[int]:
         """The weight that waits for each ledger that has something under way."""
@@ -145,15 +146,28 @@ class LedgerWriter:
             for submission in queue.taken:
                 submission.settle(OutcomeUnknown())
 
-    async def _submit(self, ledger: str, submission: Submission) -> Receipt | Recorded:
-        creating = isinstance(submission.command, CreateLedger)
-        ledger_id = await (self._directory.enter(ledger) if creating else self._directory.get(ledger))
-        return await self._enqueue(ledger_id, submission)
+    async def _submit(self, name: str, submission: Submission) -> Receipt:
+        """Have it carried out in the ledger that the name stands for. If that is found to be another one than this
+        process knew, nothing was done, and the name is looked up again."""
+        look_up = self._directory.enter if isinstance(submission.command, CreateLedger) else self._directory.get
+        for _ in range(LOOK_UPS_MAX):
+            ledger = await look_up(name)
+            try:
+                receipt = await self._enqueue(ledger, submission)
+                return receipt if isinstance(receipt, Receipt) else await self._read_events(ledger, receipt)
+            except LedgerReplaced:
+                log.info("ledger_looked_up_again", ledger_id=ledger.ledger_id)
+                self._directory.forget(name, ledger)
+        raise StorageUnavailable()
 
-    async def _enqueue(self, ledger_id: int, submission: Submission) -> Receipt | Recorded:
-        queue = self._queues.get(ledger_id)
+    async def _read_events(self, ledger: LedgerRef, found: Recorded) -> Receipt:
+        async with self._sessions() as session:
+            return found.with_events(await recorded.get_events(session, ledger, first=found.first, count=found.count))
+
+    async def _enqueue(self, ledger: LedgerRef, submission: Submission) -> Receipt | Recorded:
+        queue = self._queues.get(ledger)
         if queue is None:
-            queue = self._queues[ledger_id] = Queue(ledger_id)
+            queue = self._queues[ledger] = Queue(ledger)
         if self._given_up or queue.weight + submission.command.weight > QUEUE_WEIGHT_MAX:
             raise Overloaded()
         submission.answer = asyncio.get_running_loop().create_future()
@@ -176,7 +190,7 @@ class LedgerWriter:
             queue.taken = batch
             queue.progress_at = perf_counter()
             try:
-                await self._settle(queue.ledger_id, batch)
+                await self._settle(queue.ledger, batch)
             except Exception as error:
                 # Nothing is known to come here; but a task that died would leave its ledger without one.
                 log.exception("batch_failed")
@@ -184,19 +198,19 @@ class LedgerWriter:
                 for submission in batch:
                     submission.settle(OutcomeUnknown())
         # No await lies between the last look and this, so nobody can have put anything in meanwhile.
-        del self._queues[queue.ledger_id]
+        del self._queues[queue.ledger]
 
-    async def _settle(self, ledger_id: int, batch: Sequence[Submission]) -> None:
+    async def _settle(self, ledger: LedgerRef, batch: Sequence[Submission]) -> None:
         """Answer every submission of a batch, whatever happens.
 
         A command that fails the write for all is found by running the batch again in halves: it alone gets its
         500, and its key is not stored.
         """
         work = BatchWork(next(self._batches))
-        with _logging(ledger_id, work.number, batch):
+        with _logging(ledger.ledger_id, work.number, batch):
             try:
-                outcomes = await self._commit(ledger_id, batch, work)
-            except (LedgerNotFound, ServiceFailed) as refusal:
+                outcomes = await self._commit(ledger, batch, work)
+            except (LedgerReplaced, ServiceFailed) as refusal:
                 work.outcome = "refused"
                 outcomes = [type(refusal)() for _ in batch]
             except Exception as error:
@@ -209,23 +223,23 @@ class LedgerWriter:
                     log.warning("batch_halved", size=len(batch), error=type(error).__name__)
                     self._end(work, batch)
                     middle = len(batch) // 2
-                    await self._settle(ledger_id, batch[:middle])
-                    await self._settle(ledger_id, batch[middle:])
+                    await self._settle(ledger, batch[:middle])
+                    await self._settle(ledger, batch[middle:])
                     return
         for submission, outcome in zip(batch, outcomes, strict=False):
             submission.settle(outcome)
         self._end(work, batch[: len(outcomes)])
-        if ledger_id in self._grown:
-            self._tell(ledger_id, self._grown.pop(ledger_id))
+        if ledger in self._grown:
+            self._tell(ledger.ledger_id, self._grown.pop(ledger))
         if len(outcomes) < len(batch):
-            await self._settle(ledger_id, batch[len(outcomes) :])
+            await self._settle(ledger, batch[len(outcomes) :])
 
     def _end(self, work: BatchWork, batch: Sequence[Submission]) -> None:
         self.counts.end(work, len(batch))
         if self._trace is not None:
             self._trace(work, batch)
 
-    async def _commit(self, ledger_id: int, batch: Sequence[Submission], work: BatchWork) -> list[Outcome]:
+    async def _commit(self, ledger: LedgerRef, batch: Sequence[Submission], work: BatchWork) -> list[Outcome]:
         """Run the batch until it is known to be committed, a few times at most: the outcomes of those that it came to.
 
         After a lost race or a lost connection it runs behind the head's row lock, which waits out a backend that
@@ -241,11 +255,15 @@ class LedgerWriter:
                 async with self._connections.acquire() as connection:
                     cycle = self._cycle if attempt == 0 else self._cycle_behind_lock
                     for _ in range(EXPIRY_ROUNDS_MAX):
-                        outcomes = await cycle(connection, ledger_id, batch, work)
+                        outcomes = await cycle(connection, ledger, batch, work)
                         self.counts.committed(work)
-                        self._queues[ledger_id].progress_at = perf_counter()
+                        self._queues[ledger].progress_at = perf_counter()
                         if outcomes:
                             return outcomes
+            except LedgerReplaced:
+                if in_doubt:  # What was sent before was lost with the ledger that it was sent to, or was not done.
+                    raise OutcomeUnknown() from None
+                raise
             except RaceLost:
                 self.counts.races_lost += 1
                 log.info("race_lost", attempt=attempt)
@@ -263,31 +281,31 @@ class LedgerWriter:
         raise OutcomeUnknown() if in_doubt else StorageUnavailable()
 
     async def _cycle_behind_lock(
-        self, connection: Connection, ledger_id: int, batch: Sequence[Submission], work: BatchWork
+        self, connection: Connection, ledger: LedgerRef, batch: Sequence[Submission], work: BatchWork
     ) -> list[Outcome]:
         with _doubting():
             began = perf_counter()
             async with connection.atomic():
                 # Read only in a statement after the one that locks: its snapshot would still be the older one.
-                await connection.execute(LOCK, ledger_id, timeout=self._connections.timeout_s)
+                await connection.execute(LOCK, *ledger, timeout=self._connections.timeout_s)
                 self.counts.took(work, "lock", perf_counter() - began)
-                outcomes = await self._cycle(connection, ledger_id, batch, work)
+                outcomes = await self._cycle(connection, ledger, batch, work)
                 began = perf_counter()
             self.counts.took(work, "commit", perf_counter() - began)
             return outcomes
 
     async def _cycle(
-        self, connection: Connection, ledger_id: int, batch: Sequence[Submission], work: BatchWork
+        self, connection: Connection, ledger: LedgerRef, batch: Sequence[Submission], work: BatchWork
     ) -> list[Outcome]:
         """READ, DECIDE, WRITE, once: the outcomes of the first submissions, or none if it was only for expiries.
-        Raises `RaceLost` if another process was faster."""
+        Raises `RaceLost` if another process was faster, and `LedgerReplaced`."""
         now = self._clock()
         clock_is_right = self._watch is None or self._watch.is_right(now)
         began = perf_counter()
         commands = [submission.command for submission in batch]
         book = await read_book(
             connection,
-            ledger_id,
+            ledger,
             keys={submission.key for submission in batch},
             paths={path for command in commands for path in command.paths},
             references={reference for command in commands for reference in command.references},
@@ -318,13 +336,13 @@ class LedgerWriter:
             if len(book.events) > LONG_BATCH:
                 await asyncio.sleep(0)  # Deciding took its time: let others have the loop before the arrays are made.
             with _doubting():
-                if not await write_book(connection, ledger_id, book, now=now, timeout_s=self._connections.timeout_s):
+                if not await write_book(connection, ledger, book, now=now, timeout_s=self._connections.timeout_s):
                     raise RaceLost()
             self.counts.took(work, "write", perf_counter() - decided)
             work.written = [event.kind for event in book.events]
             work.entries_written = len(book.entries)
             if book.events:
-                self._grown[ledger_id] = book.sequence
+                self._grown[ledger] = book.sequence
             log.debug("batch_written", events=len(book.events), sequence=book.sequence)
         return outcomes
 

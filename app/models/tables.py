@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     cast,
     text,
     type_coerce,
@@ -80,6 +81,8 @@ heads = Table(
     # The event that says the ledger's configuration in force, and the revision of that.
     Column("configured_by", BigInteger, nullable=False, server_default=text("1")),
     Column("configuration_revision", BigInteger, nullable=False, server_default=text("1")),
+    # Random, and never changed: after a backup was restored an id may be another ledger's, an identity never is.
+    Column("identity", Uuid(as_uuid=False), nullable=False, server_default=text("gen_random_uuid()")),
     PrimaryKeyConstraint("ledger_id", name="heads_pkey"),
     CheckConstraint("sequence >= 0 and revision >= 0", name="heads_counters_check"),
     # For whoever looks where holds are due. It moves only with `next_expiry`, so most batches still replace the row
