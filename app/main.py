@@ -77,7 +77,7 @@ async def run_parts(app: FastAPI, traces: Traces | None) -> AsyncIterator[dict[s
     clock: Callable[[], datetime] = app.state.clock
     app.state.database = Database(settings)
     app.state.watch = ClockWatch(app.state.database, clock, skew_max_s=settings.clock_skew_max_s)
-    app.state.known_keys = KnownKeys(app.state.database.keys)
+    app.state.known_keys = KnownKeys(app.state.database.keys, drop=app.state.database.ledgers.clear)
     tokens = _tokens(settings, clock)
     app.state.authentication = Authentication(
         settings.actors(), app.state.known_keys, tokens, clock, open_to_all=settings.lets_everybody_in

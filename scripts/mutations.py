@@ -232,8 +232,8 @@ BUGS = (
     Bug(
         "a write without the revision check",
         "app/ledger/journal.py",
-        "where ledger_id = $1 and revision = $2 returning",
-        "where ledger_id = $1 and $2 = $2 returning",
+        "where ledger_id = $1 and revision = $2 and identity",
+        "where ledger_id = $1 and $2 = $2 and identity",
     ),
     Bug(
         "an answer before the commit",
@@ -858,6 +858,137 @@ BUGS = (
         "if perf_counter() - work.began > self._deadline_s:",
         "if False:",
         tests=("tests/test_silent_connections.py::test_a_batch_that_nobody_waits_for_holds_up_nobody",),
+    ),
+    Bug(
+        "identity: a batch that takes whatever ledger has the id",
+        "app/ledger/book.py",
+        ' or rows[0]["texts"][2] != ledger.identity:',
+        ":",
+        tests=(
+            "tests/test_restore_under_processes.py::test_a_ledger_that_was_replaced_is_not_written_under_another_name",
+        ),
+    ),
+    Bug(
+        "identity: a write that goes by the revision alone",
+        "app/ledger/journal.py",
+        "and identity = $54 returning",
+        "and $54::uuid is not null returning",
+        tests=(
+            "tests/test_restore_under_processes.py::test_a_ledger_that_is_replaced_between_read_and_write_is_not_written",
+        ),
+    ),
+    Bug(
+        "identity: a read that takes whatever ledger has the id",
+        "app/ledger/queries.py",
+        "if row is not None and row.identity == ledger.identity:",
+        "if row is not None:",
+        tests=("tests/test_restore_under_processes.py::test_a_read_finds_no_ledger_by_an_id_that_is_anothers",),
+    ),
+    Bug(
+        "identity: a name that is never looked up again",
+        "app/ledger/writer.py",
+        "                self._directory.forget(name, ledger)\n",
+        "",
+        tests=("tests/test_restore_under_processes.py::test_a_ledger_that_was_replaced_is_looked_up_again",),
+    ),
+    Bug(
+        "identity: a write in doubt that is done again elsewhere",
+        "app/ledger/writer.py",
+        "                if in_doubt:  # What was sent before",
+        "                if False:  # What was sent before",
+        tests=("tests/test_restore_under_processes.py::test_a_write_in_doubt_whose_ledger_is_replaced_stays_in_doubt",),
+    ),
+    Bug(
+        "identity: a cursor that is good in any ledger of the name",
+        "app/ledger/queries.py",
+        "if cursor_identity is not None and not row",
+        "if False and not row",
+        tests=(
+            "tests/test_restore_under_processes.py::test_a_cursor_is_of_one_ledger_and_one_without_an_identity_of_any",
+        ),
+    ),
+    Bug(
+        "identity: a cursor that names no ledger",
+        "app/api/cursors.py",
+        "    if page.identity is not None:\n",
+        "    if False:\n",
+        tests=(
+            "tests/test_restore_under_processes.py::test_a_cursor_is_of_one_ledger_and_one_without_an_identity_of_any",
+        ),
+    ),
+    Bug(
+        "identity: a waiter that is not told of another log",
+        "app/ledger/recorded.py",
+        " or identity not in (None, found_identity):",
+        ":",
+        tests=("tests/test_restore_under_processes.py::test_a_waiter_whose_ledger_is_replaced_is_answered_by_the_net",),
+    ),
+    Bug(
+        "identity: a net that looks at sequences alone",
+        "app/ledger/feed.py",
+        "if waiter.identity != identity or waiter.after > last:",
+        "if waiter.after > last:",
+        tests=("tests/test_restore_under_processes.py::test_a_waiter_whose_ledger_is_replaced_is_answered_by_the_net",),
+    ),
+    Bug(
+        "identity: a net that does not see a log shortened",
+        "app/ledger/feed.py",
+        "if waiter.identity != identity or waiter.after > last:",
+        "if waiter.identity != identity:",
+        tests=("tests/test_restore_under_processes.py::test_a_waiter_whose_log_is_shortened_is_answered_by_the_net",),
+    ),
+    Bug(
+        "identity: keys of before that stay known",
+        "app/access/known_keys.py",
+        "                self._keys.clear()\n",
+        "",
+        tests=("tests/test_restore_under_processes.py::test_what_a_process_knows_is_dropped_when_the_epoch_changes",),
+    ),
+    Bug(
+        "identity: keys read on from a revision of before",
+        "app/access/known_keys.py",
+        "await self._read(connection, 0)",
+        "await self._read(connection, self._revision)",
+        tests=("tests/test_restore_under_processes.py::test_what_a_process_knows_is_dropped_when_the_epoch_changes",),
+    ),
+    Bug(
+        "identity: names of before that stay known",
+        "app/access/known_keys.py",
+        "                self._drop()\n",
+        "",
+        tests=("tests/test_restore_under_processes.py::test_what_a_process_knows_is_dropped_when_the_epoch_changes",),
+    ),
+    Bug(
+        "identity: control data that has to be readable",
+        "app/access/known_keys.py",
+        "        except NO_CONTROL:\n            if not self._control:",
+        "        except NO_CONTROL:\n            if self._control:",
+        tests=(
+            "tests/test_restore_under_processes.py::test_a_host_that_hides_the_control_data_of_its_server_serves_all_the_same",
+        ),
+    ),
+    Bug(
+        "identity: a replay read from a log that is no more",
+        "app/ledger/recorded.py",
+        "if last is None or last < first + count - 1:",
+        "if False:",
+        tests=(
+            "tests/test_restore_under_processes.py::test_expiries_and_replays_of_a_replaced_ledger_are_not_those_of_another",
+        ),
+    ),
+    Bug(
+        "identity: a verification across a restore",
+        "app/ledger/verification/rows.py",
+        "if [self._identity] != [row.identity for row in await self.read(IDENTITY)]:",
+        "if False:",
+        tests=("tests/test_restore_under_processes.py::test_a_verification_across_a_restore_is_none",),
+    ),
+    Bug(
+        "identity: one that may be changed",
+        "alembic/versions/0008_identities.py",
+        "or new.recorded_at < old.recorded_at or new.identity <> old.identity",
+        "or new.recorded_at < old.recorded_at",
+        tests=("tests/test_tables.py",),
     ),
 )
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncpg import Record
 from sqlalchemy import select
@@ -35,11 +35,26 @@ REVOKE = """
 update api_keys set revoked_at = $2, revoked_by = $3, revision = (select max(revision) + 1 from api_keys)
  where name = $1 and revoked_at is null
 """
-CHANGES = """
-select name, label, secret_digest, operations, ledgers, account_prefix, amount_max::text, expires_at,
-       revoked_at is not null as revoked, revision
-  from api_keys where revision > $1 order by revision
+# What changes when the database is another one, or the same at an earlier time: another server, one that was started
+# again or promoted, a database or tables that were made again. Without the parts that a host may keep from its roles
+# it is told nearly as well, since whatever replaces the data of a server starts it again.
+_EPOCH = """
+select {control}, pg_postmaster_start_time() as started_at, to_regclass('heads')::oid as heads_oid,
+       (select oid from pg_database where datname = current_database()) as database_oid
 """
+_CONTROL = """
+(select system_identifier from pg_control_system()) as system_identifier,
+       (select timeline_id from pg_control_checkpoint()) as timeline_id
+"""
+_NO_CONTROL = "null::bigint as system_identifier, null::integer as timeline_id"
+# The epoch and the keys in one statement, so that both are of the same server. One row at least.
+_CHANGES = """
+select epoch.*, name, label, secret_digest, operations, ledgers, account_prefix, amount_max::text, expires_at,
+       revoked_at is not null as revoked, revision
+  from ({epoch}) as epoch left join api_keys on revision > $1 order by revision
+"""
+CHANGES = _CHANGES.format(epoch=_EPOCH.format(control=_CONTROL))
+CHANGES_WITHOUT_CONTROL = _CHANGES.format(epoch=_EPOCH.format(control=_NO_CONTROL))
 _SHOWN = (
     "name", "label", "operations", "ledgers", "account_prefix", "amount_max", "created_at", "created_by", "expires_at",
     "revoked_at", "revoked_by",
@@ -67,6 +82,16 @@ class ApiKey:
 class CreatedApiKey:
     api_key: ApiKey
     secret: str
+
+
+class Epoch(NamedTuple):
+    """What a process may remember of a database is good for: a change of any of these, and all of it may be wrong."""
+
+    system_identifier: int | None
+    timeline_id: int | None
+    started_at: datetime
+    database_oid: int
+    heads_oid: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +152,15 @@ def _keys() -> Any:
     return select(*(api_keys.c[name] for name in _SHOWN))
 
 
-async def read_changes(connection: Connection, after: int, *, timeout_s: float) -> list[Change]:
-    """What became of keys since a revision, in order."""
-    return [_change(row) for row in await connection.fetch(CHANGES, after, timeout=timeout_s)]
+async def read_changes(
+    connection: Connection, after: int, *, timeout_s: float, control: bool = True
+) -> tuple[Epoch, list[Change]]:
+    """The epoch of the database, and what became of keys since a revision, in order. `control` is whether the control
+    data of the server may be read for it."""
+    query = CHANGES if control else CHANGES_WITHOUT_CONTROL
+    rows = await connection.fetch(query, after, timeout=timeout_s)
+    epoch = Epoch(**{name: rows[0][name] for name in Epoch._fields})
+    return epoch, [_change(row) for row in rows if row["name"] is not None]
 
 
 def _change(row: Record) -> Change:

@@ -4,14 +4,20 @@ A task looks for changes three times a second, on a connection of its own. What 
 moment at which a look began: so a key that was revoked is refused by every process within a second of the answer that
 said so, whatever happens to the looks. When they fail, who comes waits for one that succeeds, and is then told that
 the storage is unavailable, which is what everything else would tell him.
+
+Each look also reads the epoch of the database. When that has changed, a backup may have been restored: all keys are
+read again from the first revision, and whatever else the process remembers of the database is dropped.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 
+import asyncpg
 import structlog
+from asyncpg import Connection
 
-from app.access.api_keys import Change, read_changes
+from app.access.api_keys import Change, Epoch, read_changes
 from app.access.callers import Caller
 from app.background import Background
 from app.db import WriteConnections
@@ -25,6 +31,12 @@ LOOK_SECONDS_MAX = 1.0
 STALE_SECONDS = 1.0
 WAIT_SECONDS_MAX = 2.0
 WAITERS_MAX = 1_000
+# What a host answers that keeps the control data of its server from ordinary roles.
+NO_CONTROL = (
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.FeatureNotSupportedError,
+)
 
 
 class KnownKey:
@@ -44,10 +56,14 @@ class KnownKey:
 class KnownKeys(Background):
     """One per process, on its event loop."""
 
-    def __init__(self, connections: WriteConnections) -> None:
+    def __init__(self, connections: WriteConnections, *, drop: Callable[[], None] = lambda: None) -> None:
         self._connections = connections
+        # Drops what else this process remembers of the database.
+        self._drop = drop
         self._keys: dict[bytes, KnownKey] = {}
         self._revision = 0
+        self._epoch: Epoch | None = None
+        self._control = True
         # When the last look that succeeded began, by the clock of the event loop.
         self._looked_at = float("-inf")
         self._looked = asyncio.Event()
@@ -111,10 +127,29 @@ class KnownKeys(Background):
 
     async def _look(self) -> None:
         async with asyncio.timeout(LOOK_SECONDS_MAX), self._connections.acquire() as connection:
-            changes = await read_changes(connection, self._revision, timeout_s=LOOK_SECONDS_MAX)
+            epoch, changes = await self._read(connection, self._revision)
+            if epoch != self._epoch and self._epoch is not None:
+                changed = [name for name, old, new in zip(Epoch._fields, self._epoch, epoch, strict=True) if old != new]
+                log.warning("database_changed", changed=changed, detail="What was known of it is read again.")
+                self._drop()
+                # Its revisions may have been given out again, to other keys.
+                epoch, changes = await self._read(connection, 0)
+                self._keys.clear()
+                self._revision = 0
+            self._epoch = epoch
         for change in changes:
             if change.revoked:
                 self._keys.pop(change.secret_digest, None)
             else:
                 self._keys[change.secret_digest] = KnownKey(change)
             self._revision = change.revision
+
+    async def _read(self, connection: Connection, after: int) -> tuple[Epoch, list[Change]]:
+        try:
+            return await read_changes(connection, after, timeout_s=LOOK_SECONDS_MAX, control=self._control)
+        except NO_CONTROL:
+            if not self._control:
+                raise
+        found = await read_changes(connection, after, timeout_s=LOOK_SECONDS_MAX, control=False)
+        self._control = False
+        return found
