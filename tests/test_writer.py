@@ -315,7 +315,7 @@ async def cutting_proxy(database: str) -> AsyncIterator[tuple[str, Callable[...,
     """A way to the database that can be cut around one statement: the address through it, and how to arm it."""
     parts = urlsplit(database)
     folder = parse_qs(parts.query).get("host", [None])[0]
-    armed: list[tuple[bytes, bool]] = []
+    armed: list[tuple[bytes, bytes, bool]] = []
     running: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -330,8 +330,8 @@ async def cutting_proxy(database: str) -> AsyncIterator[tuple[str, Callable[...,
             seen = b""
             while data := await reader.read(65536):
                 seen += data
-                if armed and armed[0][0] in seen and b"B\x00" in data:
-                    _, before = armed.pop()
+                if armed and armed[0][0] in seen and armed[0][1] in data:
+                    *_, before = armed.pop()
                     cutting.set()
                     if before:
                         break
@@ -365,8 +365,9 @@ async def cutting_proxy(database: str) -> AsyncIterator[tuple[str, Callable[...,
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
 
-    def cut_next_reply(statement: bytes, *, before: bool = False) -> None:
-        armed.append((statement, before))
+    def cut_next_reply(statement: bytes, *, at: bytes = b"B\x00", before: bool = False) -> None:
+        """Cut the connection that has prepared this statement when it is bound, or at another message."""
+        armed.append((statement, at, before))
 
     try:
         yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}{parts.path}?ssl=disable", cut_next_reply
