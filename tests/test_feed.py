@@ -1,9 +1,11 @@
 """The feed: who waits for an event is woken by any process, misses nothing, and never holds up a stop."""
 
 import asyncio
+import itertools
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from app.ledger import feed
 from app.ledger.commands import CreateLedger, OpenAccount
+from app.ledger.recorded import LogPage
 from app.ledger.refusals import Overloaded
 from app.ledger.submissions import CREATION_KEY, Submission
 from app.ledger.writer import Database, LedgerWriter
-from tests.books import check_invariants, connect, fetch_now, open_account, post, transaction
+from tests.books import check_invariants, connect, fetch, fetch_now, open_account, post, transaction
 from tests.conformance import check_answer
 from tests.conftest import KEY, Clock, Processes, serve, settings_for, start_processes, wait_until
 
@@ -270,3 +274,141 @@ async def test_what_others_send_on_the_channel_harms_nobody(parts: Any, database
         await connection.execute("select pg_notify($1, $2)", feed.CHANNEL, payload)
     await connection.close()
     assert [] == (await asked).items
+
+
+# What is committed between the steps of a waiter, or where only the fallback can find it.
+
+
+class SteppedFeed(feed.Feed):
+    """Does something after each of its first reads of a log, before the reader goes on. Counts its reads."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, waiters_max=3)
+        self.after_reads: list[Callable[[], Awaitable[None]]] = []
+        self.reads = 0
+
+    async def _read(self, ledger: str, after: int, limit: int) -> LogPage:
+        page = await super()._read(ledger, after, limit)
+        self.reads += 1
+        if self.after_reads:
+            await self.after_reads.pop(0)()
+        return page
+
+
+class Stepped:
+    """A feed whose fallback and connection are not started, and writers whose commits it is told of, or is not."""
+
+    def __init__(self, database: str) -> None:
+        self.store = Database(settings_for(database))
+        self.feed = SteppedFeed(self.store)
+        self.told = LedgerWriter(self.store, Clock(), deadline_s=60, tell=self.feed.tell)
+        self.untold = LedgerWriter(self.store, Clock(), deadline_s=60)
+        self.keys = itertools.count(1)
+
+    async def create(self, ledger: str) -> None:
+        await self.untold.submit(
+            ledger, Submission(CreateLedger(ledger, None, {}), CREATION_KEY, b"f" * 16, "operator", "-")
+        )
+
+    async def open_account(self, ledger: str = "main", *, told: bool = True) -> None:
+        number = next(self.keys)
+        opened = OpenAccount(f"a{number}", "USD/2", "debit", None, None, None, {})
+        writer = self.told if told else self.untold
+        await writer.submit(ledger, Submission(opened, str(number).encode().ljust(16), b"f" * 16, "operator", "-"))
+
+    async def wait(self, ledger: str = "main", *, after: int = 1, seconds: float = 60) -> list[int]:
+        """The sequences of the next events of a log."""
+        page = await self.feed.list_next_events(ledger, after=after, limit=10, wait_s=seconds)
+        return [event.sequence for event in page.items]
+
+    async def start_waiting(self, ledger: str = "main", **how: Any) -> asyncio.Task[list[int]]:
+        """Begin to wait; give the task once it has read the log and found nothing."""
+        reads = self.feed.reads
+        waiting = asyncio.create_task(self.wait(ledger, **how))
+        async with asyncio.timeout(60):
+            while self.feed.reads == reads:
+                await asyncio.sleep(0.01)
+        return waiting
+
+
+@pytest.fixture
+async def stepped(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stepped]:
+    monkeypatch.setattr(feed, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(feed, "CHANNEL", "nobody_sends_here")
+    parts = Stepped(database)
+    await parts.create("main")
+    yield parts
+    await parts.feed.close()
+    await parts.store.close()
+
+
+@pytest.mark.anyio
+async def test_what_is_committed_just_after_a_waiter_has_read_wakes_it(stepped: Stepped) -> None:
+    stepped.feed.after_reads = [stepped.open_account]
+    assert await stepped.wait() == [2]
+
+
+@pytest.mark.anyio
+async def test_what_is_committed_while_a_woken_waiter_reads_again_wakes_it_again(
+    stepped: Stepped, database: str
+) -> None:
+    (row,) = await fetch(database, "select ledger_id from ledgers where name = 'main'")
+
+    async def tell_too_early() -> None:
+        stepped.feed.tell(row["ledger_id"], 2)
+
+    stepped.feed.after_reads = [tell_too_early, stepped.open_account]
+    assert await stepped.wait() == [2]
+    assert stepped.feed.reads == 3
+
+
+@pytest.mark.anyio
+async def test_a_waiter_is_not_woken_by_what_it_has_read(stepped: Stepped, database: str) -> None:
+    waiting = await stepped.start_waiting(seconds=1)
+    (row,) = await fetch(database, "select ledger_id from ledgers where name = 'main'")
+    stepped.feed.tell(row["ledger_id"], 1)
+    assert await waiting == []
+    assert stepped.feed.reads == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("grown", ["main", "other", "third"])
+async def test_the_fallback_looks_after_every_ledger_that_is_waited_for(stepped: Stepped, grown: str) -> None:
+    """Nobody tells this process of the commit, and those who wait for the other ledgers go on waiting."""
+    ledgers = ["main", "other", "third"]
+    for ledger in ledgers[1:]:
+        await stepped.create(ledger)
+    stepped.feed.start()
+    waiting = {ledger: await stepped.start_waiting(ledger) for ledger in ledgers}
+    await stepped.open_account(grown, told=False)
+    assert await waiting[grown] == [2]
+    assert [ledger for ledger in ledgers if waiting[ledger].done()] == [grown]
+    stepped.feed.release()
+    assert await asyncio.gather(*waiting.values()) == [[2] if ledger == grown else [] for ledger in ledgers]
+
+
+@pytest.mark.anyio
+async def test_the_fallback_goes_on_after_a_look_that_failed(stepped: Stepped, database: str) -> None:
+    waiting = await stepped.start_waiting()
+    await fetch(database, "alter table heads rename to planted")
+    with capture_logs() as lines:
+        stepped.feed.start()
+        async with asyncio.timeout(60):
+            while not any(line["event"] == "feed_look_failed" for line in lines):
+                await asyncio.sleep(0.01)
+    await fetch(database, "alter table planted rename to heads")
+    await stepped.open_account(told=False)
+    assert await waiting == [2]
+
+
+@pytest.mark.anyio
+async def test_a_release_answers_everybody_who_waits_and_nobody_who_comes_after(stepped: Stepped) -> None:
+    waiting = [await stepped.start_waiting(seconds=300) for _ in range(2)]
+    stepped.feed.release()
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*waiting) == [[], []]
+    assert stepped.feed.waiting == 0
+    again = await stepped.start_waiting(seconds=300)
+    await stepped.open_account()
+    async with asyncio.timeout(60):
+        assert await again == [2]
