@@ -1129,35 +1129,35 @@ BUGS = (
         "app/ledger/configurations.py",
         "before.expected > command.maximum_balance",
         "before.posted > command.maximum_balance",
-        tests=("tests/test_configurations.py",),
+        tests=("tests/test_holds.py",),
     ),
     Bug(
         "limits: a new minimum that ignores what is pending",
         "app/ledger/configurations.py",
         "before.available < command.minimum_balance",
         "before.posted < command.minimum_balance",
-        tests=("tests/test_configurations.py",),
+        tests=("tests/test_holds.py",),
     ),
     Bug(
         "limits: an account closed while credits are pending on it",
         "app/ledger/configurations.py",
         " or before.credits_pending)",
         ")",
-        tests=("tests/test_configurations.py",),
+        tests=("tests/test_holds.py",),
     ),
     Bug(
         "limits: an account closed while debits are pending on it",
         "app/ledger/configurations.py",
         "before.debits_pending or ",
         "",
-        tests=("tests/test_configurations.py",),
+        tests=("tests/test_holds.py",),
     ),
     Bug(
         "limits: what is expected of a credit-normal account counts the wrong side",
         "app/ledger/values.py",
         'self.posted + (self.debits_pending if self.normal_side == "debit" else self.credits_pending)',
         "self.posted + self.debits_pending",
-        tests=("tests/test_configurations.py",),
+        tests=("tests/test_holds.py",),
     ),
     # The writer and its queue.
     Bug(
@@ -1367,14 +1367,14 @@ BUGS = (
         "app/ledger/verification/keys.py",
         "        found = await rows.read(query.where(keys.c.key > found[-1].key))\n",
         "        found = []\n",
-        tests=("tests/test_verify.py",),
+        tests=("tests/test_verify.py::test_pages_of_any_size_say_the_same",),
     ),
     Bug(
         "verification: one page of late entries",
         "app/ledger/verification/late_entries.py",
         '"version": last.version}\n        found = await rows.read(LATE, **place, count=LATE_PAGE)',
         '"version": last.version}\n        found = []',
-        tests=("tests/test_verify.py",),
+        tests=("tests/test_verify.py::test_pages_of_any_size_say_the_same",),
     ),
     # Instants, holds, lists and scopes.
     Bug(

@@ -11,7 +11,7 @@ from tests.books import new_key, open_account, post, transaction
 from tests.conftest import Clock
 
 PAST = "2020-01-01T00:00:00Z"
-EVENTS = 37
+EVENTS = 39
 TABLES = sorted({table for table, _ in TRIGGERS})
 # What a fault that is planted by hand must not set off.
 ASLEEP = "; ".join(f"alter table {table} disable trigger user" for table in TABLES)
@@ -28,7 +28,7 @@ def keep_books(client: httpx.Client, clock: Clock) -> None:
     part by 17; 18, voided by 19; 24 of two lines, of which 25 captures one, and 26, both live; 27, captured by 28
     before its time; 29, captured by 30 long ago; 33, captured by 34. Reversals: 21 of 20, 22 of 10, which is the
     same, and 23 of 17.
-    35 closes the books, 36 opens d, and 37 is a transaction between it and c."""
+    35 closes the books, 36 opens d, and 37 is a transaction between it and c. 38 is a hold on c, voided by 39."""
     assert 201 == client.post("/v1/ledgers", json={"name": "main"}).status_code
     open_account(client, "main", "a")
     open_account(client, "main", "b", normal_side="credit", minimum_balance="-5")
@@ -49,6 +49,9 @@ def keep_books(client: httpx.Client, clock: Clock) -> None:
     assert 201 == client.post("/v1/ledgers/main/closings", json=closing, headers=headers).status_code
     open_account(client, "main", "d")
     assert 201 == post(client, "main", transaction("c", "d")).status_code
+    assert 201 == post(client, "main", transaction("a", "c", 7, pending=True)).status_code
+    voided = client.post("/v1/ledgers/main/transactions/38/void", json={}, headers={"Idempotency-Key": new_key()})
+    assert 201 == voided.status_code, voided.text
 
 
 def two_lines(*moves: tuple[str, str, int]) -> dict[str, Any]:
@@ -161,6 +164,10 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         "update accounts set debits_pending = 1 where path = 'a'",
         {"counters_are_fold_of_entries", "log_rebuilds_accounts"},
     ),
+    "a counter of pending credits moved by itself": (
+        "update accounts set credits_pending = credits_pending + 1 where path = 'a'",
+        {"counters_are_fold_of_entries", "log_rebuilds_accounts"},
+    ),
     "a version counts too much": (
         "update accounts set version = version + 1 where path = 'a'",
         {"counters_are_fold_of_entries", "log_rebuilds_accounts"},
@@ -183,6 +190,21 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
            update events set configuration = configuration || '{"minimum_balance": "100000"}' where sequence = 2""",
         {"limits_hold"},
     ),
+    "an account is past its maximum": (
+        """alter table accounts drop constraint accounts_maximum_check;
+           update accounts set maximum_balance = 1 where path = 'a';
+           update events set configuration = configuration || '{"maximum_balance": "1"}' where sequence = 2""",
+        {"limits_hold"},
+    ),
+    "an account is past its maximum only with what is pending": (
+        """alter table accounts drop constraint accounts_maximum_check;
+           update accounts set maximum_balance = (select max(balance) from entries where account_id = 3)
+            where path = 'b';
+           update events set configuration = configuration || jsonb_build_object(
+                  'maximum_balance', (select max(balance)::text from entries where account_id = 3))
+            where sequence = 3""",
+        {"limits_hold"},
+    ),
     "an account is not in the log": (
         """insert into accounts select 1, 1, 'z', asset, normal_side, status, null, null, 0, 0, 0, 0, 0, 1, 1,
                                        '1900-01-01 00:00:00+00' from accounts where path = 'b'""",
@@ -196,6 +218,19 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         """update events set configuration = '{"closed_before": "2999-01-01T00:00:00+00:00"}'
             where kind = 'period_closed';
            update heads set closed_before = '2999-01-01'""",
+        {"closed_periods_hold"},
+    ),
+    "a hold lies in a closed period": (
+        f"""update events set configuration = '{{"closed_before": "2021-01-01T00:00:00+00:00"}}'
+             where kind = 'period_closed';
+            update heads set closed_before = '2021-01-01';
+            update events set effective_at = '{PAST}' where sequence = 38""",
+        {"closed_periods_hold"},
+    ),
+    "a capture lies in a closed period": (
+        """delete from accounts where path = 'unused';
+           update events set kind = 'period_closed', account_id = null,
+                  configuration = '{"closed_before": "2020-06-01T00:00:00+00:00"}' where sequence = 12""",
         {"closed_periods_hold"},
     ),
     "the head has other books closed than the log": (
@@ -293,6 +328,19 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
            update hold_lines set released = 6 where hold = 18""",
         {"captured_and_released_within_held", "pending_is_what_is_held"},
     ),
+    "one hold released too much and another too little, of the same debited account": (
+        """alter table hold_lines drop constraint hold_lines_held_check;
+           alter table hold_lines drop constraint hold_lines_ended_check;
+           update events set postings = regexp_replace(postings, ' 0 7 0$', ' 0 8 0') where sequence = 19;
+           update events set postings = regexp_replace(postings, ' 0 7 0$', ' 0 6 0') where sequence = 39;
+           update entries set pending = -8 where sequence = 19;
+           update entries set pending = -6 where sequence = 39;
+           update accounts set credits_pending = credits_pending - 1 where path = 'b';
+           update accounts set credits_pending = credits_pending + 1 where path = 'c';
+           update hold_lines set released = 8 where hold = 18;
+           update hold_lines set released = 6 where hold = 38""",
+        {"captured_and_released_within_held", "pending_is_what_is_held"},
+    ),
     "an expiry came before its time": (
         """update events set expires_at = expires_at + interval '1 year' where sequence = 13;
            update holds set expires_at = expires_at + interval '1 year' where hold = 13""",
@@ -337,6 +385,10 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
     "an entry keeps more pending than its event says": (
         "update entries set pending = pending + 1 where sequence = 13",
         {"postings_have_entries", "entries_have_postings", "counters_are_fold_of_entries"},
+    ),
+    "one side of a hold keeps more pending than the other": (
+        "update entries set pending = pending + 1 where sequence = 13 and debit",
+        {"entries_sum_to_zero", "postings_have_entries", "counters_are_fold_of_entries"},
     ),
     "an entry that posts nothing moves a balance": (
         "update entries set balance = balance + 1 where sequence = 13 and debit",

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.books import check_invariants, new_key, open_account, post, transaction
+from tests.books import check_invariants, fetch_now, new_key, open_account, post, transaction
 from tests.conftest import Service
 
 
@@ -120,6 +121,18 @@ def test_references_are_unique_within_a_batch_too(client, books):
     assert [5, "reference_exists"] == [_outcome(each) for each in results]
     # The batch that was taken back has not used the reference up; the one that was recorded has.
     assert 409 == post(client, books, named).status_code
+
+
+def test_an_atomic_batch_of_holds_that_is_rejected_leaves_no_row(service, client, books):
+    """Neither of its holds nor of their lines, and no expiry for the ledger to wait for."""
+    held = {**IN, "pending": True, "expires_at": (service.clock.now + timedelta(hours=1)).isoformat()}
+    answer = send(client, books, [held, {**IN, "pending": True}, OUT])
+    assert ("batch_refused", 2) == (answer.json()["code"], answer.json()["index"])
+    said = "select next_expiry, {} as rows from heads h join ledgers l using (ledger_id) where name = $1"
+    counted = "(select count(*) from {} x where x.ledger_id = h.ledger_id)"
+    for table in ("holds", "hold_lines", "entries"):
+        assert [(None, 0)] == fetch_now(service.database, said.format(counted.format(table)), books)
+    assert 200 == send(client, books, [held, IN]).status_code
 
 
 def test_refuses_what_no_books_could_allow(client, books):

@@ -585,6 +585,31 @@ def test_new_limits_are_held_against_what_holds_may_yet_do(books: Books) -> None
     assert books.update("shop", 1, minimum_balance="0", maximum_balance="60").status == 200
 
 
+@pytest.mark.parametrize("side", ["debit", "credit"])
+def test_new_limits_count_what_is_pending_on_their_own_side(books: Books, side: str) -> None:
+    """A minimum counts what may yet leave the account, a maximum what may yet come in, and neither counts the other."""
+    books.open("bank")
+    books.open("a", side)
+    raising, lowering = (("a", "bank"), ("bank", "a")) if side == "debit" else (("bank", "a"), ("a", "bank"))
+    books.post((*raising, 100))
+    held(books, (*raising, 7))
+    held(books, (*lowering, 9))
+    assert refusal(books.update("a", 1, minimum_balance="92"), "pointer") == ["limit_not_met", "/minimum_balance"]
+    assert refusal(books.update("a", 1, maximum_balance="106"), "pointer") == ["limit_not_met", "/maximum_balance"]
+    assert books.update("a", 1, minimum_balance="91", maximum_balance="107").status == 200
+
+
+@pytest.mark.parametrize("side", ["debit", "credit"])
+def test_an_account_with_anything_pending_on_one_side_alone_does_not_close(books: Books, side: str) -> None:
+    books.open("bank")
+    books.open("a", side)
+    for postings in (("a", "bank", 5), ("bank", "a", 5)):
+        hold = held(books, postings)
+        assert refusal(books.update("a", 1, status="closed"), "account") == ["account_not_empty", "a"]
+        books.void(hold)
+    assert books.update("a", 1, status="closed").status == 200
+
+
 def test_an_account_of_which_nothing_is_held_any_more_may_close_before_the_rest_is_captured(books: Books) -> None:
     funded(books)
     books.open("fees", "credit")
