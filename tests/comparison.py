@@ -2,14 +2,16 @@
 
 import json
 import secrets
+import socket
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from tests.conftest import Service
+from tests.conftest import Service, wait_until
 from tests.model import Answer, Body, Model, in_plain, instant
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -110,15 +112,19 @@ class Books:
         *,
         rewritten: bool = False,
         about: str | int = "",
+        left: int = 0,
     ) -> Answer:
-        """`about` is the account or the transaction that the write is about, where it names one."""
+        """`about` is the account or the transaction that the write is about, where it names one. Before it is answered,
+        the same request is sent and `left` so many times: then the answer may be a replay."""
         sent = rewrite(body, operation) if rewritten else body
         name = self.prefix + ledger
         expected = write_to(self.model, operation, name, key, sent, about)
         if self.service is not None:
             method, path = WRITES[operation]
+            for _ in range(left):
+                self.leave(method, f"/{name}{path.format(about=about)}", sent, key)
             got = self.send(method, f"/{name}{path.format(about=about)}", body=sent, key=key)
-            self.compare(expected, got, write=(ledger, key or ""))
+            self.compare(expected, got, write=(ledger, key or ""), left=left > 0)
         return expected
 
     def open(
@@ -291,13 +297,33 @@ class Books:
         assert answer.status_code < 500 or answer.json()["code"] == "clock_skewed", answer.text
         return answer
 
-    def compare(self, expected: Answer, got: httpx.Response, write: tuple[str, str] | None = None) -> None:
+    def leave(self, method: str, path: str, body: Body, key: str | None) -> None:
+        """Send a request and close the connection; return when the service has done with it what it does."""
+        assert self.service is not None
+        content = json.dumps(body, ensure_ascii=False).encode()
+        head = (
+            f"{method} /v1/ledgers{path} HTTP/1.1\r\nHost: tallystick\r\nAuthorization: Bearer {self.service.key}\r\n"
+        )
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        head += "" if key is None else f"Idempotency-Key: {key}\r\n"
+        address = urlsplit(self.service.url)
+        with socket.create_connection((address.hostname, address.port), timeout=TIMEOUT_SECONDS) as connection:
+            port = connection.getsockname()[1]
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: tallystick\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200"), "the connection is known to the service now"
+            connection.sendall(f"{head}\r\n".encode() + content)
+        wait_until(lambda: self.service is not None and self.service.has_forgotten(port), seconds_max=60)
+
+    def compare(
+        self, expected: Answer, got: httpx.Response, write: tuple[str, str] | None = None, *, left: bool = False
+    ) -> None:
         body = got.json()
         media_type = "application/json" if got.status_code < 400 else "application/problem+json"
         assert got.headers["Content-Type"] == media_type, got.text
         replayed = got.headers.get("Idempotency-Replayed")
         assert replayed in (None, "true")
-        assert Answer(got.status_code, in_plain(body), replayed is not None) == expected
+        is_replayed = expected.replayed if left and not expected.replayed else replayed is not None
+        assert Answer(got.status_code, in_plain(body), is_replayed) == expected
         if got.status_code >= 400:
             assert body["request_id"] == got.headers["X-Request-Id"]
             prose = {name: body[name] for name in ("type", "title", "detail")}

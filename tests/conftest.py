@@ -102,6 +102,13 @@ class Service:
     database: str
     clock: Clock = field(default_factory=Clock)
     key: str = KEY
+    server: Server | None = None
+
+    def has_forgotten(self, port: int) -> bool:
+        """Whether nothing is left of the connection from this port, and of no request at all."""
+        assert self.server is not None
+        state = self.server.server_state
+        return not state.tasks and port not in [connection.client[1] for connection in list(state.connections)]
 
     def client(self, key: str | None = KEY) -> httpx.Client:
         """A client whose every answer is held against the contract."""
@@ -205,6 +212,7 @@ def serve(database: str, **changes: object) -> Iterator[Service]:
     service = Service("", database)
     settings = settings_for(database, shutdown_timeout_s=5, **changes)
     server = Server(configure_server(create_app(settings, service.clock), settings, port=0))
+    service.server = server
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     wait_until(lambda: server.started)

@@ -194,6 +194,7 @@ class Comparison(RuleBasedStateMachine):
         super().__init__()
         self.books = Books(service)
         self.keys = 0
+        self.left = 0
         self.passed = True
 
     @initialize(target=writes, sides=st.tuples(*[st.sampled_from(["debit", "credit"])] * 3))
@@ -308,6 +309,11 @@ class Comparison(RuleBasedStateMachine):
     def retry(self, write: Write, rewritten: bool) -> None:
         self.send(write.operation, write.ledger, write.body, key=write.key, rewritten=rewritten, about=write.about)
 
+    @rule(times=st.integers(1, 2))
+    def leave(self, times: int) -> None:
+        """The next write, whatever it is, is sent and left before its answer, and then asked again with its key."""
+        self.left = times
+
     @rule(target=writes, write=writes, other=writes)
     def use_a_key_for_another_request(self, write: Write, other: Write) -> Write:
         return self.send(other.operation, other.ledger, other.body, key=write.key, about=other.about)
@@ -401,7 +407,8 @@ class Comparison(RuleBasedStateMachine):
         if key is None:
             self.keys += 1
             key = f"k{self.keys}"
-        self.compared(self.books.write, operation, ledger, key, body, rewritten=rewritten, about=about)
+        left, self.left = self.left, 0
+        self.compared(self.books.write, operation, ledger, key, body, rewritten=rewritten, about=about, left=left)
         return Write(operation, ledger, key, body, about)
 
     def read_page(self, listing: Listing, limit: int, **position: Any) -> Any:
