@@ -1440,6 +1440,27 @@ BUGS = (
         "sha256(named.encode()[:64])",
         tests=("tests/test_idempotency.py",),
     ),
+    Bug(
+        "writer: overloaded told of a write that a batch has taken",
+        "app/ledger/writer.py",
+        "raise (Overloaded() if queue.withdraw(submission) else OutcomeUnknown()) from None",
+        "queue.withdraw(submission)\n            raise Overloaded() from None",
+        tests=("tests/test_fault_history.py",),
+    ),
+    Bug(
+        "histories: a rejection that any state of the log explains",
+        "tests/windows.py",
+        "return lowest, min(self._not_reached[bisect_right(self._sent, answered)], self._length)",
+        "return 0, self._length",
+        tests=("tests/test_windows.py",),
+    ),
+    Bug(
+        "histories: an effect that nobody is held to",
+        "tests/log_order.py",
+        "if self.model.book.events[sequence - 1 :] != self.log[sequence - 1 : last]:\n            recorded",
+        "if False:\n            recorded",
+        tests=("tests/test_windows.py",),
+    ),
 )
 
 
