@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from tests.unreliable_network import UnreliableNetwork
 DATABASE = "books"
 READY_SECONDS_MAX = 120
 EXIT_SECONDS_MAX = 60
+TRIES_MAX = 500
 # Shorter than the longest faults, so that callers meet every answer that the service has for trouble.
 DEADLINES = {"WRITE_DEADLINE_S": "2.5", "DATABASE_TIMEOUT_S": "2", "POOL_TIMEOUT_S": "1"}
 
@@ -57,11 +59,12 @@ class Process:
                 [sys.executable, "-m", "app"], cwd=ROOT, env=self.environment | {"PORT": str(self.port)},
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
+        deadline = time.monotonic() + READY_SECONDS_MAX
         async with httpx.AsyncClient(timeout=5) as client:
-            async with asyncio.timeout(READY_SECONDS_MAX):
-                while not await self._is_ready(client):
-                    assert self.running.poll() is None, "the service did not start"
-                    await asyncio.sleep(0.05)
+            while not await self._is_ready(client):
+                assert self.running.poll() is None, "the service ended as it started"
+                assert time.monotonic() < deadline, f"the service was not ready in {READY_SECONDS_MAX} s"
+                await asyncio.sleep(0.05)
 
     async def _is_ready(self, client: httpx.AsyncClient) -> bool:
         try:
@@ -181,15 +184,15 @@ class Faults:
         self, name: str, fault: Callable[[random.Random], Awaitable[None]], chance: random.Random
     ) -> None:
         """Try until it has happened: Postgres may be away because of another fault, or the backend gone."""
-        async with asyncio.timeout(READY_SECONDS_MAX):
-            while True:
-                try:
-                    await fault(chance)
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await asyncio.sleep(0.1)
-                else:
-                    self.counts[name] += 1
-                    return
+        for _ in range(TRIES_MAX):
+            try:
+                await fault(chance)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await asyncio.sleep(0.2)
+            else:
+                self.counts[name] += 1
+                return
+        raise AssertionError(f"{name}: not possible in {TRIES_MAX} tries")
 
     async def _let_callers_work(self, operations: int) -> None:
         """Wait until so much has been answered, or for a while: everything may stand still because of a fault."""
