@@ -34,8 +34,8 @@ generate: ## Make generated/ from openapi.yaml
 format: ## Format the Python code
 	@$(IN_VENV) ruff check --fix --quiet; "$$uv" run --no-sync ruff format
 
-style: ## Check the Python code: ruff, and the directions of the imports
-	@$(IN_VENV) ruff check && "$$uv" run --no-sync ruff format --check && "$$uv" run --no-sync lint-imports
+style: ## Check the Python code: ruff, mypy, and the directions of the imports
+	@$(IN_VENV) ruff check && "$$uv" run --no-sync ruff format --check && "$$uv" run --no-sync lint-imports && "$$uv" run --no-sync mypy
 
 ## The contract
 

@@ -40,15 +40,18 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 async def get_sessions(request: Request) -> async_sessionmaker[AsyncSession]:
     """Sessions for reads, for a handler that waits between them: it holds none meanwhile."""
-    return request.app.state.database.sessions
+    database: Database = request.app.state.database
+    return database.sessions
 
 
 async def get_feed(request: Request) -> Feed:
-    return request.app.state.feed
+    feed: Feed = request.app.state.feed
+    return feed
 
 
 async def get_load(request: Request) -> Load:
-    return request.app.state.load
+    load: Load = request.app.state.load
+    return load
 
 
 class PresentReads:
@@ -120,7 +123,8 @@ async def get_submitter(request: Request, response: Response) -> Submitter:
 
 
 async def get_caller(request: Request) -> Caller:
-    return request.scope["caller"]
+    caller: Caller = request.scope["caller"]
+    return caller
 
 
 async def get_key_digest(

@@ -4,6 +4,7 @@ Every label has a bounded number of values, all of them words of the contract or
 the API keys, which the operator chose. No ledger, no account and nothing else that a customer named is among them.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -225,8 +226,5 @@ def _histograms(
 
 
 def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
-    found, count = [], 0
-    for bound, here in zip((*distribution.bounds, "+Inf"), distribution.counts, strict=True):
-        count += here
-        found.append((bound if bound == "+Inf" else str(float(bound)), count))
-    return found
+    bounds = [*(str(float(bound)) for bound in distribution.bounds), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(distribution.counts), strict=True))

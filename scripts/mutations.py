@@ -1272,8 +1272,10 @@ BUGS = (
     Bug(
         "feed: news that are forgotten while the log is read",
         "app/ledger/feed.py",
-        "                waiter.news.clear()\n                page = await self._read(ledger, head.identity, after, limit)\n",
-        "                page = await self._read(ledger, head.identity, after, limit)\n                waiter.news.clear()\n",
+        "                waiter.news.clear()\n"
+        "                page = await self._read(ledger, head.identity, after, limit)\n",
+        "                page = await self._read(ledger, head.identity, after, limit)\n"
+        "                waiter.news.clear()\n",
         tests=("tests/test_feed.py",),
     ),
     Bug(

@@ -15,11 +15,11 @@ from datetime import datetime
 
 import asyncpg
 import structlog
-from asyncpg import Connection
 
 from app.access.api_keys import Change, Epoch, read_changes
 from app.access.callers import Caller
 from app.background import Background
+from app.connections import Connection
 from app.db import WriteConnections
 from app.ledger.refusals import StorageUnavailable
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from asyncpg import Connection
-
+from app.connections import Connection
 from app.ledger.known_ledgers import LedgerRef, LedgerReplaced
 from app.ledger.values import (
     Account,
@@ -297,7 +296,7 @@ def _posting(numbers: tuple[int, ...], known: dict[int, Account]) -> Posting:
 
 def _account(account_id: int, version: int, latest_effective: datetime, texts: list[Any]) -> Account:
     path, asset, normal_side, status, minimum, maximum, *numbers = texts
-    *counters, revision, configured_by = map(int, numbers)
+    debits_posted, credits_posted, debits_pending, credits_pending, revision, configured_by = map(int, numbers)
     return Account(
         account_id,
         path,
@@ -306,7 +305,10 @@ def _account(account_id: int, version: int, latest_effective: datetime, texts: l
         status,
         None if minimum is None else int(minimum),
         None if maximum is None else int(maximum),
-        *counters,
+        debits_posted,
+        credits_posted,
+        debits_pending,
+        credits_pending,
         version,
         revision,
         configured_by,

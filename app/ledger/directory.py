@@ -3,8 +3,9 @@
 from contextlib import suppress
 from uuid import uuid4
 
-from asyncpg import Connection, Record, UniqueViolationError
+from asyncpg import Record, UniqueViolationError
 
+from app.connections import Connection
 from app.db import WriteConnections, is_transient
 from app.ledger.known_ledgers import KnownLedgers, LedgerRef
 from app.ledger.refusals import LedgerNotFound, StorageUnavailable

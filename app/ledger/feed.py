@@ -13,9 +13,9 @@ from contextvars import Context
 from dataclasses import dataclass, field
 
 import structlog
-from asyncpg import Connection
 from sqlalchemy import select
 
+from app.connections import Connection
 from app.counts import FeedCounts
 from app.db import Database
 from app.ledger import queries, recorded
@@ -170,20 +170,20 @@ class Feed:
     async def _keep_signalling(self) -> None:
         """Hold the connection that tells other processes and hears from them; make it again when it is lost."""
         lost = False
-        while not self._stopping:
+        while not self._stopping and self._signals is not None:
             try:
                 async with self._signals.acquire() as connection:
                     if lost:
                         log.info("feed_connected_again")
                     lost = False
-                    await self._signal(connection)
+                    await self._signal(connection, timeout_s=self._signals.timeout_s)
             except Exception as error:
                 if not lost:
                     log.warning("feed_connection_lost", error=type(error).__name__)
                 lost = True
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _signal(self, connection: Connection) -> None:
+    async def _signal(self, connection: Connection, *, timeout_s: float) -> None:
         own = connection.get_server_pid()
 
         def hear(_: object, sender: int, __: str, payload: object) -> None:
@@ -201,7 +201,7 @@ class Feed:
             unsent, self._unsent = self._unsent, {}
             payloads = [f"{ledger_id} {sequence}" for ledger_id, sequence in unsent.items()]
             # With nothing to tell it asks only whether the connection is still there.
-            await connection.execute(NOTIFY, payloads, timeout=self._signals.timeout_s)
+            await connection.execute(NOTIFY, payloads, timeout=timeout_s)
             await asyncio.sleep(GATHER_SECONDS)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from asyncpg import Connection
-
+from app.connections import Connection
 from app.ledger.book import Book, KeyRow
 from app.ledger.known_ledgers import LedgerRef
 from app.ledger.values import (
@@ -134,6 +133,8 @@ def _columns(width: int, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
 
 def _event_row(event: Event) -> tuple[Any, ...]:
     described = event.description, json.dumps(event.metadata) if event.metadata else None
+    said: tuple[Any, ...]
+    configuration: dict[str, Any]
     match event:
         case TransactionEvent():
             postings = ";".join(

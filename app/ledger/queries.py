@@ -158,7 +158,7 @@ async def _find_by_name(session: AsyncSession, name: str, query: Select[Any]) ->
     known: KnownLedgers = session.info.setdefault("ledgers", KnownLedgers())
     ledger = known.find(name)
     if ledger is not None:
-        row = (await session.execute(query.where(heads.c.ledger_id == ledger.ledger_id))).one_or_none()
+        row: Row[Any] | None = (await session.execute(query.where(heads.c.ledger_id == ledger.ledger_id))).one_or_none()
         if row is not None and row.identity == ledger.identity:
             return row
         known.forget(name, ledger)
