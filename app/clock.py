@@ -15,8 +15,8 @@ from functools import partial
 import structlog
 
 from app.background import Background
-from app.db import Database, is_transient
-from app.ledger.refusals import ClockSkewed, StorageUnavailable
+from app.db import Database
+from app.ledger.refusals import ClockSkewed, Overloaded, StorageUnavailable
 
 log = structlog.get_logger()
 
@@ -66,6 +66,9 @@ class ClockWatch(Background):
         self._seeming_max_s = skew_max_s
         self._checking = asyncio.Lock()
         self._was_skewed = False
+        self._checks_begun = 0
+        # Which of them was the last that succeeded.
+        self._last_success = 0
 
     def skew_s(self) -> float | None:
         """How far the process's clock is ahead of the database's, in seconds; None before the first check."""
@@ -90,15 +93,15 @@ class ClockWatch(Background):
         """
         if self.is_right(self._clock()):
             return
-        asked_s = elapsed_s()
+        begun = self._checks_begun
         try:
             async with asyncio.timeout(CHECK_SECONDS_MAX), self._checking:
-                # Many may ask at once: the check that one of them had made will do for all.
-                if self._reading is None or self._reading.sent_s < asked_s:
+                # Many may ask at once: a check that succeeded and began after the question will do for all.
+                if self._last_success <= begun:
                     await self._check()
         except Exception as error:
             if self._reading is None:
-                raise (StorageUnavailable() if is_transient(error) else error) from error
+                raise (error if isinstance(error, Overloaded) else StorageUnavailable()) from error
 
     def _skew_s(self, now: datetime) -> float:
         return now.timestamp() - self._offset_s - elapsed_s()
@@ -119,7 +122,9 @@ class ClockWatch(Background):
             await asyncio.sleep(RETRY_SECONDS if failing else CHECK_SECONDS)
 
     async def _check(self) -> None:
+        self._checks_begun += 1
         reading = await self._read_database()
+        self._last_success = self._checks_begun
         self._reading = reading
         self._offset_s = reading.database_s - (reading.sent_s + reading.received_s) / 2
         self._seeming_max_s = self.skew_max_s + reading.round_trip_s / 2

@@ -81,6 +81,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(line)
 
 
+class MovedClock:
+    """The time of this machine, moved by so many seconds."""
+
+    def __init__(self, ahead_s: float = 0.0) -> None:
+        self.ahead_s = ahead_s
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead_s)
+
+
 class Clock:
     """The service's clock, in the hands of a test."""
 
@@ -207,11 +217,11 @@ def settings_for(database: str, **changes: object) -> Settings:
 
 
 @contextlib.contextmanager
-def serve(database: str, **changes: object) -> Iterator[Service]:
+def serve(database: str, *, clock: MovedClock | None = None, **changes: object) -> Iterator[Service]:
     """The service in a thread, on a clock of its own, until the block ends."""
     service = Service("", database)
     settings = settings_for(database, shutdown_timeout_s=5, **changes)
-    server = Server(configure_server(create_app(settings, service.clock), settings, port=0))
+    server = Server(configure_server(create_app(settings, clock or service.clock), settings, port=0))
     service.server = server
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
