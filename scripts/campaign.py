@@ -60,11 +60,11 @@ class Round:
     seconds: float = 0.0
 
 
-async def run_round(folder: Path, seed: int, *, times: int, fsync: bool = True) -> Round:
-    """Have every fault happen at least so many times, and check everything. The folder is empty before."""
+async def run_round(folder: Path, seed: int, *, times: int, apart: int, fsync: bool = True) -> Round:
+    """Have every fault happen at least so many times, so many operations apart at most, and check everything."""
     done, began = Round(seed), time.perf_counter()
     async with deploy(folder, fsync=fsync) as deployment:
-        done.history, done.counts, done.faults = await play(deployment, seed, times)
+        done.history, done.counts, done.faults = await play(deployment, seed, times=times, apart=apart)
         done.found += [f"logged: {line}" for line in deployment.find_errors()[:5]]
         done.found += await verify(deployment)
     done.found += find_faults(done.history, done.counts)
@@ -99,12 +99,12 @@ def campaign(arguments: argparse.Namespace) -> list[Round]:
         folder = Path(tempfile.mkdtemp(prefix="tallystick-campaign-"))
         seed = arguments.seed + len(rounds)
         try:
-            done = asyncio.run(run_round(folder, seed, times=arguments.times))
+            done = asyncio.run(run_round(folder, seed, times=arguments.times, apart=arguments.apart))
         except Exception as error:
             done = Round(seed, [f"{type(error).__name__}: {error!r} {getattr(error, 'exceptions', '')}"])
         try:
             if done.found:
-                keep(done, folder)
+                keep(done, folder, f" --times {arguments.times} --apart {arguments.apart}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         rounds.append(done)
@@ -113,7 +113,7 @@ def campaign(arguments: argparse.Namespace) -> list[Round]:
     return rounds
 
 
-def keep(done: Round, folder: Path) -> None:
+def keep(done: Round, folder: Path, options: str) -> None:
     """Keep what callers saw and what the processes logged, and say how the round is repeated."""
     kept = KEPT / f"seed-{done.seed}"
     kept.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def keep(done: Round, folder: Path) -> None:
         shutil.copy(log, kept)
     print(f"\nFound with seed {done.seed}:", *(f"- {each}" for each in done.found), sep="\n")
     print(f"  Logs of the processes and of Postgres: {kept}")
-    print(f"  The same round again:                  scripts/campaign --seed {done.seed} --rounds 1")
+    print(f"  The same round again:                  scripts/campaign --seed {done.seed} --rounds 1{options}")
     if done.history is not None:
         (kept / "history.pickle").write_bytes(pickle.dumps(done.history))
         print(
@@ -155,6 +155,10 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
         default=2,
         help="how often a round has each large fault; it has the small ones twice as often (default: %(default)s)",
     )
+    parser.add_argument(
+        "--apart", type=int, default=200, help="how many operations there are at most between two faults"
+        " (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--check", type=Path, metavar="FILE", help="check a history that was kept, and run nothing")
     return parser.parse_args(given)
 

@@ -232,7 +232,9 @@ class Callers:
             client.leave()
 
 
-async def play(deployment: Deployment, seed: int, times: int) -> tuple[History, Counter[str], Counter[str]]:
+async def play(
+    deployment: Deployment, seed: int, *, times: int, apart: int
+) -> tuple[History, Counter[str], Counter[str]]:
     """Have callers work while every fault happens so many times: what they saw, what they did, which faults there
     were."""
     callers = Callers(deployment, seed)
@@ -242,7 +244,7 @@ async def play(deployment: Deployment, seed: int, times: int) -> tuple[History, 
     chance = random.Random(seed)
     for request in opening():
         await callers.put(clients, Job(request), chance)
-    faults = Faults(deployment, seed, lambda: callers.counts["operations"])
+    faults = Faults(deployment, seed, lambda: callers.counts["operations"], apart=apart)
     waiting = jobs(seed)
     async with asyncio.TaskGroup() as group:
         for number in range(WRITERS):

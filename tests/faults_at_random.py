@@ -30,6 +30,7 @@ DATABASE = "books"
 READY_SECONDS_MAX = 120
 EXIT_SECONDS_MAX = 60
 TRIES_MAX = 500
+CALM_SECONDS_MAX = 5
 # Shorter than the longest faults, so that callers meet every answer that the service has for trouble.
 DEADLINES = {"WRITE_DEADLINE_S": "2.5", "DATABASE_TIMEOUT_S": "2", "POOL_TIMEOUT_S": "1"}
 
@@ -146,11 +147,13 @@ class Faults:
     """What a seed has happen to a deployment, one fault after the other, in two lanes at once: one for connections and
     locks, one for processes and for Postgres itself."""
 
-    def __init__(self, deployment: Deployment, seed: int, progress: Callable[[], int]) -> None:
+    def __init__(self, deployment: Deployment, seed: int, progress: Callable[[], int], *, apart: int) -> None:
+        """`progress` counts what callers have done, of which so much lies between two faults at most."""
         self.deployment = deployment
         self.counts: Counter[str] = Counter()
         self._seed = seed
         self._progress = progress
+        self._apart = apart
         small: dict[str, Callable[[random.Random], Awaitable[None]]] = {
             "connection cut": self._cut_a_connection,
             "connection silent": self._silence_a_connection,
@@ -177,7 +180,7 @@ class Faults:
         chance = random.Random(f"{self._seed}-{number}")
         order = [name for _ in range(times) for name in chance.sample([*lane], len(lane))]
         for name in order:
-            await self._let_callers_work(chance.randint(5, 40))
+            await self._let_callers_work(chance.randint(5, self._apart))
             await self._have_it_happen(name, lane[name], chance)
 
     async def _have_it_happen(
@@ -198,7 +201,7 @@ class Faults:
         """Wait until so much has been answered, or for a while: everything may stand still because of a fault."""
         until = self._progress() + operations
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(CALM_SECONDS_MAX):
                 while self._progress() < until:
                     await asyncio.sleep(0.02)
 

@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
 
 
 def test_whatever_callers_saw_between_faults_is_explained(folder):
-    done = asyncio.run(run_round(folder, SEED, times=1, fsync=False))
+    done = asyncio.run(run_round(folder, SEED, times=1, apart=40, fsync=False))
     assert [] == done.found
     for name in (
         "cancelled",
