@@ -8,9 +8,11 @@ from typing import Self
 
 import pytest
 
+from app.clock import ClockWatch
 from app.db import Database
 from app.ledger.commands import CreateLedger, Move, OpenAccount, PostTransaction
 from app.ledger.expiry import LEDGERS_MAX, Sweeper
+from app.ledger.known_ledgers import LedgerRef
 from app.ledger.refusals import Overloaded
 from app.ledger.submissions import CREATION_KEY, Submission
 from app.ledger.writer import LedgerWriter
@@ -34,14 +36,15 @@ class WatchedWriter(LedgerWriter):
         self.full: set[int] = set()
         self.slow: dict[int, asyncio.Event] = {}
 
-    async def expire_holds(self, ledger_id: int) -> None:
+    async def expire_holds(self, ledger: LedgerRef) -> None:
+        ledger_id = ledger.ledger_id
         self.begun.append(ledger_id)
         try:
             if ledger_id in self.full:
                 raise Overloaded()
             if ledger_id in self.slow:
                 await self.slow[ledger_id].wait()
-            await super().expire_holds(ledger_id)
+            await super().expire_holds(ledger)
         finally:
             self.ended.append(ledger_id)
 
@@ -55,7 +58,8 @@ class Books:
         self.start = self.clock.now
         self.database = Database(settings_for(database, write_pool_size=connections))
         self.writer = WatchedWriter(self.database, self.clock, deadline_s=60)
-        self.sweeper = Sweeper(self.database, self.writer, self.clock, connections=connections)
+        self.watch = ClockWatch(self.database, self.clock, skew_max_s=1e9)
+        self.sweeper = Sweeper(self.database, self.writer, self.watch, connections=connections)
 
     async def submit(self, ledger: str, command, key: str):
         digest = CREATION_KEY if isinstance(command, CreateLedger) else key.encode().ljust(16, b"-")
@@ -81,6 +85,7 @@ class Books:
         await until(lambda: self.expired(), lambda expired: set(ledgers) <= set(expired))
 
     async def __aenter__(self) -> Self:
+        await self.watch.confirm()
         return self
 
     async def __aexit__(self, *_: object) -> None:
