@@ -159,7 +159,10 @@ HELD = (
         ("update heads set revision = revision + 2", "heads_forward"),
         ("update heads set revision = revision + 1, recorded_at = '2000-01-01'", "heads_forward"),
         ("update heads set ledger_id = 7, revision = revision + 1", "heads_forward"),
-        ("update heads set identity = gen_random_uuid(), revision = revision + 1", "heads_forward"),
+        (
+            "update heads set identity = '00000000-0000-4000-8000-000000000000', revision = revision + 1",
+            "heads_forward",
+        ),
         ("update accounts set debits_posted = 0 where path = 'a'", "accounts_forward"),
         ("update accounts set version = 0", "accounts_forward"),
         ("update accounts set path = 'c' where path = 'a'", "accounts_forward"),
