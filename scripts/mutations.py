@@ -1229,6 +1229,13 @@ BUGS = (
         "bool(self.batches)",
         tests=("tests/test_queue.py",),
     ),
+    Bug(
+        "writer: a read answered with the doubt about its expiry",
+        "app/deps.py",
+        "        except OutcomeUnknown:\n            # Whatever",
+        "        except ZeroDivisionError:\n            # Whatever",
+        tests=("tests/test_writer_in_doubt.py",),
+    ),
     # API keys in doubt.
     Bug(
         "access: a lost commit of an API key answered as not done",

@@ -55,7 +55,7 @@ async def test_a_key_whose_connection_is_cut_is_answered_as_far_as_is_known(
 
 @pytest.fixture
 def hasty(database: str) -> Iterator[Service]:
-    with serve(database, write_deadline_s=1.0) as service:
+    with serve(database, write_deadline_s=2.0) as service:
         yield service
 
 

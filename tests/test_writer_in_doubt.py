@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -12,10 +13,10 @@ import pytest
 
 from app.ledger.refusals import OutcomeUnknown, Overloaded
 from app.ledger.submissions import Receipt
-from tests.books import check_invariants, connect, fetch
+from tests.books import check_invariants, connect, fetch, open_account, post, transaction
+from tests.conftest import serve, wait_until
+from tests.test_refusals import holding
 from tests.test_writer import TRANSACTIONS, Books
-
-pytestmark = pytest.mark.anyio
 
 WAITING = """
 select count(*) from pg_stat_activity
@@ -80,6 +81,7 @@ async def count_recorded(books: Books) -> int:
     return len(await fetch(books.url, TRANSACTIONS))
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("books", [{"write_pool_size": 1, "pool_timeout_s": 0.5}], indirect=True)
 async def test_a_write_in_doubt_is_not_overloaded_when_no_connection_is_free(books: Books) -> None:
     """Its connection is lost with its statement on the way, and another task gets the only connection there is."""
@@ -111,6 +113,7 @@ async def test_a_write_in_doubt_is_not_overloaded_when_no_connection_is_free(boo
     assert [receipt.event.sequence] == [row["sequence"] for row in await fetch(books.url, TRANSACTIONS)]
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("books", [{"write_pool_size": 1, "pool_timeout_s": 0.1}], indirect=True)
 async def test_a_write_that_was_never_sent_is_overloaded_when_no_connection_is_free(books: Books) -> None:
     async with books.database.writes.acquire():
@@ -120,6 +123,7 @@ async def test_a_write_that_was_never_sent_is_overloaded_when_no_connection_is_f
     assert not (await books.post("never")).replayed
 
 
+@pytest.mark.anyio
 async def test_a_lost_race_is_tried_again_behind_the_row_lock(books: Books) -> None:
     """Rivals are always first to replace the head's revision: one after the other takes the head's row lock while the
     batch waits for it. A second try that began without the lock would lose to the second rival, and so on."""
@@ -156,6 +160,7 @@ async def wait_until_waiting_or_done(books: Books, posting: asyncio.Task[Any]) -
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+@pytest.mark.anyio
 async def test_when_a_stop_gives_up_only_what_no_batch_took_is_surely_not_done(books: Books) -> None:
     async with blocked(books):
         taken = await start(books, "taken")
@@ -173,6 +178,7 @@ async def test_when_a_stop_gives_up_only_what_no_batch_took_is_surely_not_done(b
     assert await count_recorded(books) == 2
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("books", [{"deadline_s": 1}], indirect=True)
 async def test_at_its_deadline_only_what_no_batch_took_is_surely_not_done(books: Books) -> None:
     async with blocked(books):
@@ -187,6 +193,7 @@ async def test_at_its_deadline_only_what_no_batch_took_is_surely_not_done(books:
     assert not (await books.post("waiting")).replayed
 
 
+@pytest.mark.anyio
 async def test_a_drain_ends_when_all_is_answered(books: Books) -> None:
     async with blocked(books):
         first = await start(books, "first")
@@ -200,6 +207,7 @@ async def test_a_drain_ends_when_all_is_answered(books: Books) -> None:
     await books.writer.drain()
 
 
+@pytest.mark.anyio
 async def test_a_command_whose_caller_left_while_it_waited_has_no_effect(books: Books) -> None:
     async with blocked(books):
         first = await start(books, "first")
@@ -210,3 +218,18 @@ async def test_a_command_whose_caller_left_while_it_waited_has_no_effect(books: 
     assert not (await third).replayed
     assert await count_recorded(books) == 2
     assert not (await books.post("second")).replayed
+
+
+def test_a_read_is_never_in_doubt_about_an_expiry_that_it_needs(database: str) -> None:
+    """Whatever became of the expiry, the read itself surely changed nothing."""
+    with serve(database, write_deadline_s=2.0) as service, service.client() as client:
+        assert client.post("/v1/ledgers", json={"name": "main"}).status_code == 201
+        for path in ("a", "b"):
+            open_account(client, "main", path)
+        expires_at = (service.clock.now + timedelta(hours=1)).isoformat()
+        assert post(client, "main", transaction("a", "b", pending=True, expires_at=expires_at)).status_code == 201
+        with holding(database, "lock table events in share mode"):
+            service.clock.advance(3600)
+            answer = client.get("/v1/ledgers/main/accounts/a")
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+        wait_until(lambda: client.get("/v1/ledgers/main/accounts/a").json().get("debits_pending") == "0")
