@@ -1,4 +1,4 @@
-"""Every setting, typed and documented. The README's table is held against these classes by a test."""
+"""Every setting, typed and documented. A test holds the table of docs/settings.md against these classes."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: DatabaseUrl = Field(
-        description="The Postgres database: `postgresql+asyncpg://user:password@host/name`; "
-        "`postgres://` and `postgresql://` are taken too, and `sslmode` with them."
+        description="The Postgres database: `postgresql+asyncpg://user:password@host/name`. "
+        "`postgres://` and `postgresql://` work too, also with `sslmode`."
     )
     database_ca: str = Field(
         "",
-        description="With `sslmode=verify-full`, the authorities that may vouch for the database: a file in PEM, or "
-        "its text; without it those that the system trusts.",
+        description="With `sslmode=verify-full`, the certificate authorities for the database: a file in PEM, or "
+        "its text. Default: those that the system trusts.",
     )
 
     @model_validator(mode="after")
@@ -95,13 +95,13 @@ class MigrationSettings(DatabaseSettings):
     database_url: DatabaseUrl | None = None  # type: ignore[assignment]
     migration_database_url: DatabaseUrl | None = Field(
         None,
-        description="The same database as the role that owns its tables, for `alembic` alone; "
-        "without it migrations run as the role of `DATABASE_URL`.",
+        description="The same database, with the role that owns its tables. Only `alembic` reads it. "
+        "Default: migrations run as the role of `DATABASE_URL`.",
     )
     service_role: Annotated[str, Field(pattern=ROLE)] | None = Field(
         None,
-        description="The role that migrations grant what the service needs; without it the one of `DATABASE_URL`, "
-        "where `MIGRATION_DATABASE_URL` names another.",
+        description="The role to which migrations grant what the service needs. Default: the role of `DATABASE_URL`, "
+        "if `MIGRATION_DATABASE_URL` has another.",
     )
 
     @model_validator(mode="after")
@@ -133,131 +133,131 @@ class Settings(DatabaseSettings):
 
     api_key: SecretStr = Field(
         SecretStr(""),
-        description="The operator's keys, comma-separated: each a bare secret (its events' actor is `operator`) or "
-        "`label:secret`. A secret has at least 16 characters.",
+        description="The operator's API keys, comma-separated: each a secret (the actor of its events is `operator`) "
+        "or `label:secret`. A secret has at least 16 characters.",
     )
     development: bool = Field(
-        False, description="Allows a start without any API key; then no request is authenticated."
+        False, description="Allows a start without any API key. Then no request is authenticated."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least severe level that is logged."
+        "INFO", description="The lowest level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="JSON lines, or lines for people; `auto` chooses by whether stdout is a terminal."
+        "auto", description="JSON lines, or lines for people. `auto`: lines for people if stdout is a terminal."
     )
-    sentry_dsn: SecretStr | None = Field(None, description="Where errors are reported, if anywhere.")
-    environment: str = Field("production", description="What error reports call this deployment.")
+    sentry_dsn: SecretStr | None = Field(None, description="The Sentry project that receives error reports.")
+    environment: str = Field("production", description="The name of this deployment in error reports.")
     metrics: Literal["key", "open", "closed"] = Field(
-        "key", description="Who may read `/metrics`: whoever has a key, everybody, or nobody."
+        "key",
+        description="Who may read `/metrics`: callers with an API key (`key`), everybody (`open`) or nobody "
+        "(`closed`).",
     )
     docs: Literal["open", "closed"] = Field(
-        "open", description="Whether `/docs`, the contract and the pages of the refusals are served."
+        "open", description="Whether `/docs`, the contract and the pages of the errors are served."
     )
     cors_origins: str = Field(
         "",
         description="Origins, comma-separated, whose pages may call the API from a browser, such as "
-        "`https://app.example.com`; without any, none may.",
+        "`https://app.example.com`.",
     )
     traces_endpoint: str | None = Field(
         None,
-        description="Where traces are sent, if anywhere: OTLP over HTTP, such as `http://collector:4318/v1/traces`.",
+        description="Where traces are sent, by OTLP over HTTP, such as `http://collector:4318/v1/traces`.",
     )
     traces_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="Which part of the requests is traced, where a `traceparent` does not decide it."
+        1.0, description="The share of requests that is traced, unless a `traceparent` decides."
     )
     host: str = Field("127.0.0.1", description="The address that `python -m app` listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="The port that `python -m app` listens on.")
     drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
         5.0,
-        description="How long a process that was told to stop still takes new requests, while readiness has fallen, "
-        "in seconds: longer than it takes the proxy in front to notice.",
+        description="Seconds after SIGTERM in which new requests are still served, with readiness down: longer than a "
+        "proxy takes to notice.",
     )
     shutdown_timeout_s: Annotated[float, Field(ge=1, le=600)] = Field(
-        20.0, description="How long a stop takes at most, from the signal to the exit, in seconds."
+        20.0, description="Seconds that a graceful shutdown may take, from the signal to the exit."
     )
     allow_unsafe_database: bool = Field(
         False,
-        description="Be ready although `fsync` or `synchronous_commit` is off in Postgres, which may then lose what it "
-        "has confirmed: for tests only.",
+        description="Be ready although `fsync` or `synchronous_commit` is off in Postgres, which can then lose "
+        "confirmed writes: for tests only.",
     )
     read_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Connections for reads.")
     write_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Connections for the writer.")
     plan_cache_mode: Literal["force_generic_plan", "auto"] = Field(
         "force_generic_plan",
-        description="How the writer's statements are planned; `auto` where the tables are distributed by Citus.",
+        description="How the writer's statements are planned. Use `auto` where Citus distributes the tables.",
     )
     transaction_pooler: bool = Field(
         False,
-        description="Whether `DATABASE_URL` leads to a pooler in transaction mode, such as pgbouncer: then no prepared "
+        description="Whether `DATABASE_URL` is a pooler in transaction mode, such as pgbouncer. Then no prepared "
         "statement, setting or LISTEN outlives a transaction.",
     )
     pool_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
-        5.0, description="How long a request waits for a connection before it is `overloaded`, in seconds."
+        5.0, description="Seconds that a request waits for a connection before it is `overloaded`."
     )
     database_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
         8.0,
-        description="How long one exchange with the database may take, in seconds; one of the writer takes at most 6.",
+        description="Seconds that one exchange with the database may take; one of the writer takes at most 6.",
     )
     write_deadline_s: Annotated[float, Field(gt=0, le=120)] = Field(
         20.0,
-        description="How long a write may wait for its commit before it is answered with a 503, in seconds.",
+        description="Seconds that a write may wait for its commit before it is answered with a 503.",
     )
     clock_skew_max_s: Annotated[float, Field(gt=0, le=1e9)] = Field(
         5.0,
-        description="How far the clock of a process may be from the database's before it is not ready and its writes "
-        "are `clock_skewed`, in seconds.",
+        description="Seconds that the clock of a process may be away from the database's before it is not ready and "
+        "its writes are `clock_skewed`.",
     )
     body_timeout_s: Annotated[float, Field(gt=0, le=120)] = Field(
-        10.0, description="How long the body of a request may take to arrive, in seconds."
+        10.0, description="Seconds that the body of a request may take to arrive."
     )
     body_memory_mib: Annotated[int, Field(ge=4, le=4096)] = Field(
-        32, description="How much the bodies of all requests in hand may take, in MiB, before more are `overloaded`."
+        32, description="MiB that the bodies of all requests being handled may take before more are `overloaded`."
     )
     requests_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
         500,
-        description="How many requests a process works on at once before more are `overloaded`; those that wait for an "
+        description="Requests that a process handles at once before more are `overloaded`. Requests that wait for an "
         "event, or for their body, do not count.",
     )
     connections_max: Annotated[int, Field(ge=10, le=100_000)] = Field(
         4000,
-        description="How many connections a process holds open; the one that was silent for longest makes room for a "
-        "new one.",
+        description="Connections that a process holds open. The longest idle one makes room for a new one.",
     )
     keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(
         75,
-        description="How long a connection may be idle between requests, in seconds: longer than the proxy in front "
-        "keeps it.",
+        description="Seconds that a connection may be idle between requests: longer than the proxy in front keeps it.",
     )
     feed_waiters_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        1000, description="How many requests of a process may wait for events at once before more are `overloaded`."
+        1000, description="Requests of a process that may wait for events at once before more are `overloaded`."
     )
 
     key_requests_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
-        0.0, description="How many requests a second a key may make to a process; 0 for no limit."
+        0.0, description="Requests a second that an API key may make to a process; 0 for no limit."
     )
     key_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        100, description="How many requests a key may make at once, where they are limited."
+        100, description="Requests that an API key may make at once, where they are limited."
     )
     address_failures_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         5.0,
-        description="How many requests a second without a valid key an address may make to a process; 0 for no limit.",
+        description="Requests a second without a valid API key that an address may make to a process; 0 for no limit.",
     )
     address_failure_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        100, description="How many requests without a valid key an address may make at once, where they are limited."
+        100, description="Requests without a valid API key that an address may make at once, where they are limited."
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses and networks, comma-separated, whose `X-Forwarded-For` says who asks; `*` for all. "
-        "Without any, who asks is whoever connects.",
+        description="Addresses and networks, comma-separated, whose `X-Forwarded-For` is trusted; `*` for all. "
+        "Without any, the client is the peer address.",
     )
 
-    jwt_issuer: str = Field("", description="The issuer whose signed tokens are taken beside keys, if any.")
-    jwt_audience: str = Field("", description="What those tokens must name as their audience.")
+    jwt_issuer: str = Field("", description="The issuer whose signed tokens are accepted beside API keys.")
+    jwt_audience: str = Field("", description="The audience that these tokens must name.")
     jwt_jwks: str = Field(
         "",
-        description="The issuer's public keys (JWKS): a file, or an `https://` address (on this machine `http://`).",
+        description="The issuer's public keys (JWKS): a file, or an `https://` address (`http://` on localhost).",
     )
-    jwt_claim: str = Field("tallystick", description="The claim of a token that says what its bearer may do.")
+    jwt_claim: str = Field("tallystick", description="The claim of a token that holds the access scope of its bearer.")
 
     @model_validator(mode="after")
     def _know_the_issuer(self) -> Settings:

@@ -1,4 +1,4 @@
-"""The README's first transaction does what it says, its answers are the real ones, and its limits those of the code."""
+"""The README's first transaction works as shown, and the page of limits has those of the code."""
 
 import json
 import re
@@ -20,10 +20,11 @@ from tests.conformance import DOCUMENT
 from tests.conftest import ROOT, settings_for
 
 README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "limits.md").read_text()
 
 
 def test_the_first_transaction_works_as_shown(service):
-    (commands,) = re.findall(r"```sh\n(api\(\).*?)```", README, re.DOTALL)
+    (commands,) = re.findall(r"```sh\n(export .*?)```", README, re.DOTALL)
     (shown,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     with service.client() as client:
         answers = [call(client, line) for line in commands.replace("\\\n", " ").splitlines() if line.startswith("api ")]
@@ -90,17 +91,17 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
         rules.BATCH_POSTINGS_MAX,
     ],
     "Body of a request": lambda: [edge.BODY_BYTES_MAX >> 20, batch_bytes_max() >> 20, 200],
-    "Bodies of all requests in hand": lambda: [503],
+    "Bodies of all requests being handled": lambda: [503],
     "Head of a request": lambda: [server.HEAD_BYTES_MAX >> 10, server.HEAD_SECONDS_MAX],
-    "What still arrives of a request that was answered": lambda: [
+    "Rest of a request that was answered early": lambda: [
         server.REST_BYTES_MAX >> 20,
         server.HEAD_SECONDS_MAX,
     ],
-    "What is passed over on a connection that is being closed": lambda: [
+    "Bytes read and discarded on a connection that is being closed": lambda: [
         server.PASSED_OVER_BYTES_MAX >> 20,
         server.GRACE_SECONDS * 1000,
     ],
-    "A connection without a request, when the process stops listening": lambda: [
+    "Idle connection when the listener closes": lambda: [
         server.FIRST_REQUEST_SECONDS,
         server.GRACE_SECONDS * 1000,
     ],
@@ -111,57 +112,56 @@ LIMITS: dict[str, Callable[[], list[Any]]] = {
     "Description, reason": lambda: list({most("Description"), most("Reason")}),
     "Metadata": of_metadata,
     "Page": lambda: [PARAMETERS["Limit"]["schema"]["maximum"], pages.PAGE_BYTES_MAX // 1_000_000],
-    "How long a client may keep an answer about a past that no later event changes": lambda: [
-        caching.PAST_SECONDS // 3600
-    ],
-    "How long a browser may keep what `CORS_ORIGINS` allows": lambda: [cors.PREFLIGHT_SECONDS // 3600],
-    "Answer that is compressed, to a read that accepts gzip": lambda: [
+    "Client cache of a historical response that no later event changes": lambda: [caching.PAST_SECONDS // 3600],
+    "Browser cache of a CORS preflight response": lambda: [cors.PREFLIGHT_SECONDS // 3600],
+    "Compressed response, to a read that accepts gzip": lambda: [
         compression.BYTES_MIN >> 10,
         compression.THREADS_MAX,
         compression.BYTES_AT_ONCE_MAX >> 10,
     ],
+    "Clock of a process": lambda: [503],
     "Effective time": lambda: [1900] if movements.AHEAD_MAX.total_seconds() == 60 else [],
-    "The instant that books are closed before": lambda: [1900],
-    "Filters of a list, beside its order": lambda: [1],
-    "Totals and trial balance of the past": lambda: [default("database_timeout_s"), 503],
-    "Waiting for one ledger": lambda: [
+    "Instant that a period closes before": lambda: [1900],
+    "Filters of a list": lambda: [1],
+    "Historical totals and trial balance": lambda: [default("database_timeout_s"), 503],
+    "Writes waiting for one ledger": lambda: [
         submissions.QUEUE_WEIGHT_MAX // SINGLE_POST_WEIGHT,
         submissions.QUEUE_WEIGHT_MAX // 20,
         503,
     ],
-    "Batch": lambda: [
+    "Batch of the writer (group commit)": lambda: [
         submissions.BATCH_SUBMISSIONS_MAX,
         submissions.BATCH_WEIGHT_MAX // 4,
         submissions.BATCH_WEIGHT_MAX // 20,
     ],
-    "A write's wait for its commit": lambda: [503],
+    "Wait of a write for its commit": lambda: [503],
     "Events verified in one request": lambda: [
         PARAMETERS["VerificationLimit"]["schema"]["maximum"],
         verify.ROWS_RANGE_MAX,
     ],
     "Tries of a batch after lost races or connections": lambda: [len(writer.BACKOFF_S)],
-    "Requests of a key, to one process": lambda: [429],
-    "Requests without a valid key from an address, to one process": lambda: [429],
-    "Name and label of a key; ledgers that it names": lambda: [
+    "Requests of an API key to one process": lambda: [429],
+    "Requests without a valid API key from an address, to one process": lambda: [429],
+    "Name and label of an API key; ledgers in its access scope": lambda: [
         *{most(each) for each in ("ApiKeyName", "ActorLabel")},
         most("CreateApiKeyRequest", "ledgers"),
     ],
-    "A bearer token": lambda: [authentication.SECRET_BYTES_MAX >> 10],
-    "From the answer that a key was revoked until every process refuses it": lambda: [known_keys.STALE_SECONDS],
-    "Requests that a process works on at once": lambda: [503],
+    "Bearer token": lambda: [authentication.SECRET_BYTES_MAX >> 10],
+    "From revoking an API key until every process rejects it": lambda: [known_keys.STALE_SECONDS],
+    "Concurrent requests of a process": lambda: [503],
     "Connections of a process": lambda: [503],
-    "Idle connection; a client that does not read its answer": list,
+    "Idle connection; a client that does not read its response": list,
     "Connections of a process to Postgres": lambda: [beside_the_pools()],
-    "Wait for one of them; one exchange with Postgres": lambda: [503, 503],
-    "Stop of a process": lambda: [server.QUICK_SECONDS],
-    "Waiting for an event (`wait_seconds`)": lambda: [PARAMETERS["WaitSeconds"]["schema"]["maximum"]],
+    "Wait for one of these connections; one exchange with Postgres": lambda: [503, 503],
+    "Graceful shutdown": lambda: [server.QUICK_SECONDS],
+    "Long poll for events (`wait_seconds`)": lambda: [PARAMETERS["WaitSeconds"]["schema"]["maximum"]],
 }
 # Settings that bound nothing.
 UNBOUND = {"port", "traces_ratio"}
 
 
 def limits() -> dict[str, str]:
-    table = README.split("## Limits\n\n| What | Limit |\n|---|---|\n")[1].split("\n\n")[0]
+    table = PAGE.split("| What | Limit |\n|---|---|\n")[1].split("\n\n")[0]
     return dict(line.strip("| ").split(" | ", 1) for line in table.splitlines())
 
 

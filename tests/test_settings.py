@@ -302,11 +302,11 @@ def test_a_start_that_is_refused_says_why_and_shows_no_secret(environment: dict[
     assert CANARY not in done.stderr + done.stdout
 
 
-# The README.
+# The page of settings.
 
 
 def settings_table() -> list[str]:
-    """The rows of the README's table, as they follow from the class."""
+    """The rows of the page's table, as they follow from the class."""
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, each in FIELDS.items():
         rows.append(f"| `{name.upper()}` | {shown_default(each)} | {each.description} |")
@@ -322,8 +322,8 @@ def shown_default(each: FieldInfo) -> str:
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
-def test_the_readme_lists_exactly_the_settings_there_are() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
+def test_the_page_lists_exactly_the_settings_there_are() -> None:
+    lines = (ROOT / "docs" / "settings.md").read_text().splitlines()
     begin = lines.index("| Variable | Default | Meaning |")
     table = lines[begin : lines.index("", begin)]
     assert [line.strip() for line in table] == settings_table()

@@ -44,9 +44,9 @@ START = {
 CONCEPTS = {
     "docs/accounts.md": "Accounts and sides",
     "docs/holds.md": "Holds",
-    "docs/time.md": "Two times",
+    "docs/time.md": "Effective and recorded time",
     "docs/idempotency.md": "Idempotency",
-    "docs/keys.md": "Keys and scopes",
+    "docs/keys.md": "API keys and access scopes",
 }
 CLIENTS = {
     "docs/sdks.md": "Clients in five languages",
@@ -54,18 +54,24 @@ CLIENTS = {
     "docs/fuzzing.md": "Fuzzing",
 }
 OPERATE = {
-    "README.md": "Settings and limits",
+    "docs/settings.md": "Settings",
+    "docs/limits.md": "Limits",
     "docs/fly.md": "Fly",
     "docs/railway.md": "Railway",
     "docs/postgres.md": "Postgres",
     "docs/citus.md": "Citus",
     "docs/backup.md": "Backup",
-    "docs/seeing.md": "Seeing",
+    "docs/seeing.md": "Observability",
     "docs/runbook.md": "Runbook",
     "docs/threats.md": "Threats",
-    "docs/beancount.md": "From beancount",
+    "docs/beancount.md": "Import from beancount",
 }
-INSIDE = {"docs/architecture.md": "How it works", "CHANGELOG.md": "Changes"}
+INSIDE = {
+    "docs/architecture.md": "How it works",
+    "docs/campaigns.md": "Campaigns",
+    "README.md": "README",
+    "CHANGELOG.md": "Changes",
+}
 
 
 def navigate(sources: Sources, operations: list[Group]) -> list[Group]:
