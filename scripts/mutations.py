@@ -949,6 +949,7 @@ BUGS = (
         "app/access/known_keys.py",
         "await self._read(connection, 0)",
         "await self._read(connection, self._revision)",
+        and_also=("                self._revision = 0\n", ""),
         tests=("tests/test_restore_under_processes.py::test_what_a_process_knows_is_dropped_when_the_epoch_changes",),
     ),
     Bug(
