@@ -1419,7 +1419,7 @@ BUGS = (
         "app/api/cursors.py",
         " or order not in (None, carried_order or order):",
         ":",
-        tests=("tests/test_list_pages.py",),
+        tests=("tests/test_finding.py",),
     ),
     Bug(
         "access: a transaction whose debited accounts alone are asked about",

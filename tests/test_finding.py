@@ -148,3 +148,22 @@ def test_a_cursor_carries_its_filter_and_is_not_contradicted(client: Any, ledger
                 assert len(answer.json()["items"]) == 2
             else:
                 assert answer.json()["code"] == "invalid_cursor", (filters, beside)
+
+
+@pytest.mark.parametrize("where", ["transactions", "transactions?group=g", "accounts/a/entries", "accounts/a/holds"])
+@pytest.mark.parametrize(("order", "other"), [("newest", "oldest"), ("oldest", "newest"), (None, "oldest")])
+def test_a_cursor_carries_its_order_and_is_not_contradicted(
+    client: Any, ledger: str, where: str, order: str | None, other: str
+) -> None:
+    for path in ("a", "b"):
+        open_account(client, ledger, path)
+    for pending in (False, True) * 3:
+        post(client, ledger, transaction("a", "b", group="g", pending=pending))
+    path, _, query = where.partition("?")
+    url, filters = f"/v1/ledgers/{ledger}/{path}", dict([query.split("=")] if query else [])
+    asked = {} if order is None else {"order": order}
+    first = client.get(url, params={"limit": 1, **filters, **asked}).json()
+    cursor = {"cursor": first["next_cursor"], "limit": 1}
+    second = client.get(url, params=cursor).json()
+    assert second["items"] == client.get(url, params={**cursor, "order": order or "newest"}).json()["items"]
+    assert client.get(url, params={**cursor, "order": other}).json()["code"] == "invalid_cursor"
