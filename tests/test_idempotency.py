@@ -220,6 +220,13 @@ def test_keys_are_compared_as_they_are_written(caller: Caller) -> None:
     assert [each.headers.get(REPLAYED) for each in first] == [None] * 4
 
 
+def test_idempotency_keys_are_compared_to_their_last_character(caller: Caller) -> None:
+    keys = ["k" * 254, "k" * 255, "k" * 254 + "l", "l" + "k" * 254]
+    first = {key: caller.post("cash", "wallet", amount, key) for amount, key in enumerate(keys, 1)}
+    assert [each.status_code for each in first.values()] == [201] * len(keys)
+    assert all(is_replay(first[key], caller.post("cash", "wallet", amount, key)) for amount, key in enumerate(keys, 1))
+
+
 def test_the_same_key_in_two_ledgers_is_two_keys(caller: Caller, client: httpx.Client) -> None:
     other = Caller(client, f"l{uuid.uuid4().hex}")
     client.post("/v1/ledgers", json={"name": other.ledger})
