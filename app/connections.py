@@ -1,4 +1,4 @@
-"""A connection to Postgres on which no wait lasts for ever, also where the other end has fallen silent.
+"""A connection to Postgres on which every wait is bounded, also when the other end has fallen silent.
 
 The engines bound each exchange (`command_timeout`). What is here bounds the rest: closing, rolling back after an
 exchange that had no answer, and connections that are idle.
@@ -16,8 +16,8 @@ import asyncpg
 # Sent data that stays unacknowledged ends a connection sooner.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 
-# The same, seen from the server: it lets go of what a client held that is gone. While it sends an answer that nobody
-# takes, no other timeout of the server applies.
+# The same on the server: it releases the locks of a client that is gone. While it sends an answer that the client does
+# not read, no other timeout of the server applies.
 SERVER_KEEP_ALIVE = {
     "tcp_keepalives_idle": "15",
     "tcp_keepalives_interval": "5",
@@ -48,7 +48,7 @@ class Connection(asyncpg.Connection):
 # For who changes tables: a migration, `scripts/distribute`. A statement may take as long as an index on a large table.
 OWNER_ARGUMENTS: dict[str, Any] = {"connection_class": Connection, "timeout": 30.0, "command_timeout": 3600.0}
 # Where the connection falls silent, the server ends the transaction and its locks within seconds, so all others go on.
-# Said in the transaction, since a pooler refuses it as a setting of a new session.
+# Set in the transaction, since a pooler rejects it as a setting of a new session.
 OWNER_LIMITS = "select " + ", ".join(
     f"set_config('{name}', '{value}', true)"
     for name, value in ({"idle_in_transaction_session_timeout": "5s"} | SERVER_KEEP_ALIVE).items()

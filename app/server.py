@@ -557,7 +557,7 @@ class Server(uvicorn.Server):
         log.info("stopped")
 
     def _close_listener(self, sockets: list[Any]) -> list[socket.socket]:
-        """Stop listening; the connections that the kernel had made and that nobody had taken yet.
+        """Stop listening; the connections that the kernel had made and the process had not accepted yet.
 
         Closing resets those. One that is made after the last look and before the close, some microseconds, still is:
         the kernel has no way to do both at once.

@@ -51,8 +51,8 @@ class RequestRefused(Refusal):
 class MalformedRequest(RequestRefused):
     """The bytes of the request are wrong: the body is not strict JSON in UTF-8 (no byte order mark, no duplicate
     names, no NaN or Infinity, no lone surrogates, bounded depth), a parameter or header that may stand once
-    is repeated, or the request is not well-formed HTTP/1.1 or HTTP/1.0, with one valid Host. Mend the client; the same
-    bytes are always refused."""
+    is repeated, or the request is not well-formed HTTP/1.1 or HTTP/1.0, with one valid Host. Fix the client; the same
+    bytes are always rejected."""
 
     code = "malformed_request"
     title = "The request is malformed"
