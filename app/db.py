@@ -175,14 +175,15 @@ class WriteConnections:
 
 def limit_statements(session: dict[str, str], timeout_s: float) -> dict[str, str]:
     """The settings of a session whose statements end before an exchange does, unless it says when itself."""
-    return {"statement_timeout": f"{int(timeout_s * STATEMENT_PART * 1000)}ms"} | session
+    return {"statement_timeout": f"{max(1, int(timeout_s * STATEMENT_PART * 1000))}ms"} | session
 
 
 def give_up_silent(context: ExceptionContext) -> None:
-    """Take a connection on which an exchange has timed out for lost, and all that are as old. Otherwise ROLLBACK would
-    wait as long again."""
+    """Take a connection on which an exchange has timed out for lost, as SQLAlchemy does by itself, and with it all of
+    the pool that are as old."""
     if timed_out(context.original_exception):
         context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = True
 
 
 class Database:

@@ -832,9 +832,9 @@ BUGS = (
         tests=("tests/test_silent_connections.py::test_closing_waits_for_no_silent_connection",),
     ),
     Bug(
-        "a read's silent connection is rolled back",
+        "a read's connections as old as a silent one stay in the pool",
         "app/db.py",
-        "context.is_disconnect = True",
+        "context.invalidate_pool_on_disconnect = True",
         "pass",
         tests=("tests/test_silent_connections.py::test_a_read_waits_once_for_a_silent_connection",),
     ),

@@ -224,15 +224,21 @@ async def test_the_bounds_of_a_deployment_are_short_enough(database, proxy):
 async def test_what_is_idle_is_not_waited_for_one_after_the_other(database, proxy):
     """Where one connection timed out, those that idled beside it are replaced: each would cost as long again."""
     async with running(proxy.url) as (process,):
-        # All of the pool, and all idle.
-        async with contextlib.AsyncExitStack() as stack:
-            for _ in range(4):
-                await stack.enter_async_context(process.database.writes.acquire())
+        await use_at_once(process, 4)
         proxy.fall_silent_now()
         await takes_writes(process, proxy.fell_at)
         # A batch of each of the two ledgers met a silent connection, and none of them another.
         assert process.writer.counts.interrupted == 2
+        await use_at_once(process, 4)
         await check_answers(database, process)
+
+
+async def use_at_once(process: Process, count: int) -> None:
+    """Use so many connections of the writer's pool."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(count):
+            connection = await stack.enter_async_context(process.database.writes.acquire())
+            assert 1 == await connection.fetchval("select 1")
 
 
 async def test_what_is_in_use_beside_a_silent_connection_is_given_up_soon(database, proxy):
@@ -274,19 +280,28 @@ async def test_closing_waits_for_no_silent_connection(database, proxy):
 
 
 async def test_a_read_waits_once_for_a_silent_connection(database, proxy):
-    """Not again for its ROLLBACK, nor for the close, nor on the next connection of the pool."""
+    """Not again for its ROLLBACK, and nobody waits for those that idle beside it."""
     async with running(proxy.url, database_timeout_s=3.0) as (process,):
-        async with process.database.sessions() as one, process.database.sessions() as other:
-            for session in (one, other):
-                await session.execute(text("select 1"))
-        proxy.fall_silent_now()
-        began = time.monotonic()
-        with pytest.raises(TimeoutError):
+        await read_at_once(process, 4)
+
+        async def read_in_silence() -> None:
             async with process.database.sessions() as session:
                 await session.execute(text("select 1"))
-        async with process.database.sessions() as session:
+                proxy.fall_silent_now()
+                await session.execute(text("select 1"))
+
+        with pytest.raises(TimeoutError):
+            await read_in_silence()
+        assert time.monotonic() - proxy.fell_at < 5.9  # twice as long as an exchange may take would be six
+        await read_at_once(process, 4)
+
+
+async def read_at_once(process: Process, count: int) -> None:
+    """Read on so many connections of the pool."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(count):
+            session = await stack.enter_async_context(process.database.sessions())
             assert 1 == await session.scalar(text("select 1"))
-        assert time.monotonic() - began < 5.9  # twice as long would be six
 
 
 async def test_a_batch_that_nobody_waits_for_holds_up_nobody(database, proxy):
