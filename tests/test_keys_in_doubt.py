@@ -12,7 +12,7 @@ from tests.conftest import SERVICE_ROLE, Service, serve
 from tests.test_refusals import holding
 from tests.test_writer import cutting_proxy
 
-LOCK, INSERT, COMMIT = b"pg_advisory_xact_lock", b"insert into api_keys", b"COMMIT"
+LOCK, INSERT, COMMIT = b"pg_advisory_xact_lock", b"insert into api_keys", b"commit\x00"
 UNKNOWN, UNAVAILABLE = (503, "outcome_unknown"), (503, "storage_unavailable")
 EXISTS = (409, "api_key_exists")
 

@@ -29,6 +29,12 @@ def of_a_long_target(size: int) -> bytes:
     return start + b"a" * (size - len(start) - len(end)) + end
 
 
+def of_its_target_again(size: int) -> bytes:
+    """Where it began must not be taken for where its target stands a second time."""
+    whole, again = head(size), b" /healthz "
+    return whole[:20_000] + again + whole[20_000 + len(again) :]
+
+
 # What comes before the head on the same connection, in the same piece where the network leaves it so.
 BEFORE: dict[str, tuple[bytes, int]] = {
     "nothing": (b"", 0),
@@ -40,7 +46,12 @@ BEFORE: dict[str, tuple[bytes, int]] = {
     "a body in chunks": (chunked("/v1/ledgers", in_chunks(b"[" * 30_000, 7_000)), 1),
     "a long head": (head(HEAD_BYTES_MAX), 1),
 }
-MAKERS = {"one long header": head, "many headers": of_many_lines, "a long target": of_a_long_target}
+MAKERS = {
+    "one long header": head,
+    "many headers": of_many_lines,
+    "a long target": of_a_long_target,
+    "its target again": of_its_target_again,
+}
 
 
 def cut(sent: bytes, pieces: str, seed: str) -> list[bytes]:

@@ -106,7 +106,7 @@ def test_a_head_on_its_way_when_the_listener_closes_is_answered(database: str, t
         wire.send(b"GET /healthz HTTP/1.1\r\n")
         time.sleep(0.2)
         stop(running.processes[0])
-        time.sleep(0.5)
+        time.sleep(server.FIRST_REQUEST_SECONDS + 0.5)  # longer than one is waited for that has not begun
         wire.send(b"Host: h\r\n\r\n")
         assert 200 == wire.answer().status
         assert ended_well(running)
