@@ -287,8 +287,8 @@ class SteppedFeed(feed.Feed):
         self.after_reads: list[Callable[[], Awaitable[None]]] = []
         self.reads = 0
 
-    async def _read(self, ledger: str, after: int, limit: int) -> LogPage:
-        page = await super()._read(ledger, after, limit)
+    async def _read(self, ledger: str, identity: str, after: int, limit: int) -> LogPage:
+        page = await super()._read(ledger, identity, after, limit)
         self.reads += 1
         if self.after_reads:
             await self.after_reads.pop(0)()

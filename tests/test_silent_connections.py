@@ -241,16 +241,17 @@ async def use_at_once(process: Process, count: int) -> None:
             assert 1 == await connection.fetchval("select 1")
 
 
-async def test_what_is_in_use_beside_a_silent_connection_is_given_up_soon(database, proxy):
+async def test_what_is_in_use_beside_a_silent_connection_is_given_up_soon(database, proxy, monkeypatch):
     """A statement that was sent shortly before another one timed out does not get all of its own time."""
-    async with running(proxy.url, database_timeout_s=5.0) as (process,):
+    monkeypatch.setattr(db, "WRITE_SECONDS_MAX", 60.0)
+    async with running(proxy.url, database_timeout_s=12.0) as (process,):
         proxy.fall_silent_now()
         posting = asyncio.create_task(process.post("main"))
-        await asyncio.sleep(4)
+        await asyncio.sleep(10)
         began = time.monotonic()
         await process.post("other")
-        # One second until the other times out, and one more; by itself it would have waited for five.
-        assert time.monotonic() - began < 4.5
+        # Two seconds until the other times out, and one more; by itself it would have waited for twelve.
+        assert time.monotonic() - began < 11
         await posting
         await check_answers(database, process)
 
@@ -281,7 +282,7 @@ async def test_closing_waits_for_no_silent_connection(database, proxy):
 
 async def test_a_read_waits_once_for_a_silent_connection(database, proxy):
     """Not again for its ROLLBACK, and nobody waits for those that idle beside it."""
-    async with running(proxy.url, database_timeout_s=3.0) as (process,):
+    async with running(proxy.url, database_timeout_s=6.0) as (process,):
         await read_at_once(process, 4)
 
         async def read_in_silence() -> None:
@@ -292,7 +293,7 @@ async def test_a_read_waits_once_for_a_silent_connection(database, proxy):
 
         with pytest.raises(TimeoutError):
             await read_in_silence()
-        assert time.monotonic() - proxy.fell_at < 5.9  # twice as long as an exchange may take would be six
+        assert time.monotonic() - proxy.fell_at < 11.5  # twice as long as an exchange may take would be twelve
         await read_at_once(process, 4)
 
 
