@@ -312,7 +312,9 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
         """alter table hold_lines drop constraint hold_lines_held_check;
             alter table hold_lines drop constraint hold_lines_ended_check;
             update events set postings = regexp_replace(postings, ' 4 0 0$', ' 5 0 0') where sequence = 34;
-            update entries set posted = 5, pending = -5, balance = balance + 1 where sequence = 34;
+            update entries set posted = 5, pending = -5 where sequence = 34;
+            update entries set balance = balance + 1 where sequence >= 34
+               and account_id in (select account_id from accounts where path in ('a', 'b'));
             update accounts set debits_posted = debits_posted + 1, debits_pending = debits_pending - 1 where path = 'a';
             update accounts set credits_posted = credits_posted + 1, credits_pending = credits_pending - 1
              where path = 'b';
