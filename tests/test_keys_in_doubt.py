@@ -38,7 +38,12 @@ def names(database: str) -> list[str]:
     ids=["commit_carried_out", "commit_never_arrived", "insert_without_reply", "no_lock_yet"],
 )
 async def test_a_key_whose_connection_is_cut_is_answered_as_far_as_is_known(
-    database: str, statement: bytes, at: bytes | None, before: bool, answer: tuple[int, str], again: tuple[int, str | None]
+    database: str,
+    statement: bytes,
+    at: bytes | None,
+    before: bool,
+    answer: tuple[int, str],
+    again: tuple[int, str | None],
 ) -> None:
     async with cutting_proxy(database) as (through, cut_next_reply):
 
