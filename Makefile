@@ -9,7 +9,7 @@ IN_VENV = root=$(CURDIR); . scripts/bootstrap.sh; "$$uv" sync --quiet --locked; 
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check generate format style lint breaking audit fuzz mutations \
-	bench overload replace restore-drill sdks examples verify release
+	campaign bench overload replace restore-drill sdks examples verify release
 
 help: ## List these commands
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -64,6 +64,9 @@ fuzz: ## Fuzz a running service against the contract
 
 mutations: ## Plant bugs one at a time, and see which test catches each
 	@$(IN_VENV) python -m scripts.mutations $(ARGS)
+
+campaign: ## Break connections, processes and Postgres under concurrent callers
+	@scripts/campaign $(ARGS)
 
 overload: ## Ask one process for more than it can do
 	@scripts/overload $(ARGS)
